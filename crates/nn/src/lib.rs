@@ -1,0 +1,1 @@
+//! The decoder, its hand-written backward pass, LoRA, loss, optimizer and checkpoints.

@@ -1,0 +1,1 @@
+//! Tokenized samples in Parquet: what tokenize writes and train reads.

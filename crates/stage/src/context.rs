@@ -1,0 +1,128 @@
+//! What a running stage has in its hands: its inputs, its outputs, and a way to report.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::{Event, Job, Level};
+
+/// How often progress is worth a line.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The surroundings of one running stage. Shared by reference between its threads.
+pub struct Context {
+    job: Job,
+    events: Mutex<Box<dyn Write + Send>>,
+    last_progress: Mutex<Option<Instant>>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Context {
+    /// A context that writes its events to `events`. Set `cancelled` to ask the stage to stop.
+    pub fn new(job: Job, events: Box<dyn Write + Send>, cancelled: Arc<AtomicBool>) -> Self {
+        Self { job, events: Mutex::new(events), last_progress: Mutex::new(None), cancelled }
+    }
+
+    /// The job description.
+    pub fn job(&self) -> &Job {
+        &self.job
+    }
+
+    /// The folder of a required input with one artifact.
+    ///
+    /// # Panics
+    /// If the kind does not declare `name` as required: the engine has checked everything else.
+    pub fn input(&self, name: &str) -> &Path {
+        self.optional_input(name).unwrap_or_else(|| panic!("the kind {} has no required input {name}", self.job.kind))
+    }
+
+    /// The folder of an input, if the stage has it.
+    pub fn optional_input(&self, name: &str) -> Option<&Path> {
+        self.job.inputs.get(name)?.first().map(|artifact| artifact.path.as_path())
+    }
+
+    /// The folders of an input that takes a list, in the pipeline's order.
+    pub fn inputs(&self, name: &str) -> impl Iterator<Item = &Path> {
+        self.job.inputs.get(name).into_iter().flatten().map(|artifact| artifact.path.as_path())
+    }
+
+    /// The folder of the only output. It exists and is empty.
+    pub fn output(&self) -> PathBuf {
+        self.output_named("out")
+    }
+
+    /// The folder of one of several outputs. It exists and is empty.
+    pub fn output_named(&self, name: &str) -> PathBuf {
+        self.job.output.join(name)
+    }
+
+    /// A folder that a killed attempt leaves to the next one with the same key: checkpoints, partial downloads.
+    pub fn resume(&self) -> &Path {
+        &self.job.resume
+    }
+
+    /// How many threads to use.
+    pub fn threads(&self) -> usize {
+        self.job.resources.cpus.max(1)
+    }
+
+    /// How many CUDA devices to use; 0 means the CPU.
+    pub fn gpus(&self) -> usize {
+        self.job.resources.gpus
+    }
+
+    /// Whether the stage was asked to stop. Look every now and then, save what can be resumed, and return
+    /// [`Failure::cancelled`](crate::Failure::cancelled).
+    pub fn cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Says how far the work is. Cheap enough for every row: most calls send nothing.
+    pub fn progress(&self, unit: &str, done: u64, total: Option<u64>) {
+        let now = Instant::now();
+        {
+            let mut last = self.last_progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let due = last.is_none_or(|last| now - last >= PROGRESS_INTERVAL) || Some(done) == total;
+            if !due {
+                return;
+            }
+            *last = Some(now);
+        }
+        self.send(&Event::Progress { unit: unit.to_owned(), done, total });
+    }
+
+    /// Reports the measurements of one step.
+    pub fn metric<'a>(&self, step: u64, values: impl IntoIterator<Item = (&'a str, f64)>) {
+        let values = values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        self.send(&Event::Metric { step, values });
+    }
+
+    /// Reports a figure of the finished work.
+    pub fn figure(&self, name: &str, value: impl Into<serde_json::Value>) {
+        self.send(&Event::Figure { name: name.to_owned(), value: value.into() });
+    }
+
+    /// Says something that is good to know.
+    pub fn info(&self, message: impl Into<String>) {
+        self.send(&Event::Log { level: Level::Info, message: message.into() });
+    }
+
+    /// Says something that is likely not what the user meant.
+    pub fn warn(&self, message: impl Into<String>) {
+        self.send(&Event::Log { level: Level::Warn, message: message.into() });
+    }
+
+    pub(crate) fn send(&self, event: &Event) {
+        let Ok(mut line) = serde_json::to_vec(event) else { return };
+        line.push(b'\n');
+        let mut events = self.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // A scheduler that no longer listens is about to end this process; there is nobody to tell.
+        let _ = events.write_all(&line).and_then(|()| events.flush());
+    }
+}

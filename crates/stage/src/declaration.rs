@@ -1,0 +1,102 @@
+//! Kinds with their types erased: what the registry lists and the engine works with.
+
+use std::collections::BTreeSet;
+
+use crate::{Context, Failure, Kind, Port, Problems, Program, Stage, Validate};
+
+/// A [`Kind`], erased.
+#[derive(Clone, Copy)]
+pub struct Declaration {
+    /// [`Kind::KIND`]
+    pub kind: &'static str,
+    /// [`Kind::VERSION`]
+    pub version: u32,
+    /// [`Kind::SUMMARY`]
+    pub summary: &'static str,
+    /// [`Kind::PROGRAM`]
+    pub program: Program,
+    /// [`Kind::INPUTS`]
+    pub inputs: &'static [Port],
+    /// [`Kind::OUTPUTS`]
+    pub outputs: &'static [&'static str],
+    parse: fn(&pipe_yaml::Node) -> Result<ParsedConfig, Vec<pipe_yaml::Problem>>,
+    schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
+}
+
+/// A configuration that has met its type: defaults are filled in, every field is there.
+pub struct ParsedConfig {
+    /// The resolved configuration, fields in the order of the declaration.
+    pub value: serde_json::Value,
+    validate: Box<dyn Fn(&BTreeSet<String>, &mut Problems)>,
+}
+
+impl ParsedConfig {
+    /// Runs the kind's [`Validate`].
+    pub fn validate(&self, inputs: &BTreeSet<String>, problems: &mut Problems) {
+        (self.validate)(inputs, problems);
+    }
+}
+
+impl Declaration {
+    /// The declaration of a kind.
+    pub const fn of<K: Kind>() -> Self {
+        Self {
+            kind: K::KIND,
+            version: K::VERSION,
+            summary: K::SUMMARY,
+            program: K::PROGRAM,
+            inputs: K::INPUTS,
+            outputs: K::OUTPUTS,
+            parse: |node| {
+                let config: K::Config = pipe_yaml::deserialize(node)?;
+                let value = serde_json::to_value(&config).map_err(|error| {
+                    vec![pipe_yaml::Problem { span: Some(node.span), message: error.to_string(), help: None }]
+                })?;
+                Ok(ParsedConfig { value, validate: Box::new(move |inputs, problems| config.validate(inputs, problems)) })
+            },
+            schema: |generator| generator.subschema_for::<K::Config>(),
+        }
+    }
+
+    /// Reads the fields of `with:`.
+    ///
+    /// # Errors
+    /// Every problem of type or name that the node has, each with its place.
+    pub fn parse(&self, node: &pipe_yaml::Node) -> Result<ParsedConfig, Vec<pipe_yaml::Problem>> {
+        (self.parse)(node)
+    }
+
+    /// The JSON Schema of `with:`.
+    pub fn schema(&self, generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        (self.schema)(generator)
+    }
+}
+
+/// A [`Stage`], erased.
+#[derive(Clone, Copy)]
+pub struct Runner {
+    /// [`Kind::KIND`]
+    pub kind: &'static str,
+    run: fn(&Context) -> Result<(), Failure>,
+}
+
+impl Runner {
+    /// The runner of a kind.
+    pub const fn of<S: Stage>() -> Self {
+        Self {
+            kind: S::KIND,
+            run: |context| {
+                let config: S::Config = serde_json::from_value(context.job().config.clone())?;
+                S::run(&config, context)
+            },
+        }
+    }
+
+    /// Does the work.
+    ///
+    /// # Errors
+    /// The stage's failure.
+    pub fn run(&self, context: &Context) -> Result<(), Failure> {
+        (self.run)(context)
+    }
+}

@@ -1,0 +1,72 @@
+//! How a stage says that it failed.
+
+use std::error::Error;
+
+use serde::{Deserialize, Serialize};
+
+/// Whose fault a failure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureClass {
+    /// The stage cannot do its work with this input and configuration.
+    Stage,
+    /// The machine lacks something: a library, a device, memory, a built component.
+    Environment,
+    /// It was asked to stop, and what it had done is kept.
+    Cancelled,
+}
+
+/// A failed stage: the stage's own error, its class, and what to do.
+///
+/// Any error converts into one by `?`; [`Failure::environment`], [`Failure::hint`] add what the error cannot say.
+#[derive(Debug)]
+pub struct Failure {
+    class: FailureClass,
+    error: Box<dyn Error + Send + Sync>,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// The work was stopped by [`Context::cancelled`](crate::Context::cancelled).
+    pub fn cancelled() -> Self {
+        Self { class: FailureClass::Cancelled, error: "stopped on request".into(), hint: None }
+    }
+
+    /// A failure that the machine is to blame for.
+    pub fn environment(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { class: FailureClass::Environment, error: error.into(), hint: None }
+    }
+
+    /// Adds what the user can do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Whose fault it is.
+    pub fn class(&self) -> FailureClass {
+        self.class
+    }
+
+    /// The error's message and those of its causes, outermost first.
+    pub fn chain(&self) -> Vec<String> {
+        let mut chain = vec![self.error.to_string()];
+        let mut cause = self.error.source();
+        while let Some(error) = cause {
+            chain.push(error.to_string());
+            cause = error.source();
+        }
+        chain
+    }
+
+    pub(crate) fn into_status(self) -> crate::Status {
+        crate::Status::Failed { class: self.class, chain: self.chain(), hint: self.hint }
+    }
+}
+
+impl<E: Error + Send + Sync + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { class: FailureClass::Stage, error: Box::new(error), hint: None }
+    }
+}

@@ -1,0 +1,52 @@
+//! The job description: all that a worker is told, as one JSON object on its standard input.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Digest;
+
+/// The version of the job description and of the events. Both sides must agree on it.
+pub const PROTOCOL: u32 = 1;
+
+/// One stage to run. Self-contained: every path is absolute, nothing is read from the surroundings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// [`PROTOCOL`] of the scheduler.
+    pub protocol: u32,
+    /// The kind of the stage.
+    pub kind: String,
+    /// The name of the stage.
+    pub stage: String,
+    /// The resolved configuration, defaults filled in.
+    pub config: serde_json::Value,
+    /// Input artifacts by input name; an input that takes a list has several.
+    pub inputs: BTreeMap<String, Vec<Artifact>>,
+    /// An existing folder. Each output of the kind is written below it, as `<output>/<outputs::NAME>/`.
+    pub output: PathBuf,
+    /// An existing folder that survives a killed attempt: the same stage with the same key gets it again.
+    pub resume: PathBuf,
+    /// What the stage may use.
+    pub resources: Resources,
+}
+
+/// An input: a folder of read-only files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Artifact {
+    /// The folder.
+    pub path: PathBuf,
+    /// The digest of its content.
+    pub digest: Digest,
+}
+
+/// What a stage may use of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// Threads.
+    pub cpus: usize,
+    /// CUDA devices; 0 runs on the CPU.
+    pub gpus: usize,
+}

@@ -1,0 +1,114 @@
+//! What a kind of stage is: a declaration and, elsewhere, the work.
+
+use std::collections::BTreeSet;
+
+use schemars::JsonSchema;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{Context, Failure};
+
+/// Marks a configuration field that must not change a byte of the output, and so is not in the key:
+/// `#[schemars(extend("x-execution-only" = true))]`. Every other field is semantic.
+pub const EXECUTION_ONLY: &str = "x-execution-only";
+
+/// The program that runs a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// `pipe worker`
+    Pipe,
+    /// `pipe-torch worker`, which links libtorch.
+    PipeTorch,
+}
+
+/// A named input of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port {
+    /// Its name under `inputs:`.
+    pub name: &'static str,
+    /// Whether a stage must have it.
+    pub required: bool,
+    /// Whether it takes a list of stages.
+    pub list: bool,
+    /// What it should hold, for schemas and errors: "a Hugging Face model folder".
+    pub holds: &'static str,
+}
+
+impl Port {
+    /// An input that must be given.
+    pub const fn required(name: &'static str, holds: &'static str) -> Self {
+        Self { name, required: true, list: false, holds }
+    }
+
+    /// An input that may be left out.
+    pub const fn optional(name: &'static str, holds: &'static str) -> Self {
+        Self { name, required: false, list: false, holds }
+    }
+
+    /// The same input, taking one stage or a list of stages.
+    #[must_use]
+    pub const fn list(mut self) -> Self {
+        self.list = true;
+        self
+    }
+}
+
+/// The declaration of a kind: all that the engine must know. Needs no libtorch.
+pub trait Kind: 'static {
+    /// The fields of `with:`.
+    type Config: DeserializeOwned + Serialize + JsonSchema + Validate;
+    /// The name, in YAML and as the folder under `stages/`.
+    const KIND: &'static str;
+    /// Raised whenever the same input and configuration may give other bytes than before. Part of the key.
+    const VERSION: u32;
+    /// One line for help texts and the schema.
+    const SUMMARY: &'static str;
+    /// The program that runs it.
+    const PROGRAM: Program = Program::Pipe;
+    /// The inputs it takes.
+    const INPUTS: &'static [Port];
+    /// The outputs it makes. A single one is called `out` and needs no name in a pipeline.
+    const OUTPUTS: &'static [&'static str] = &["out"];
+}
+
+/// The work of a kind, done in a worker process.
+pub trait Stage: Kind {
+    /// Reads the inputs, writes the outputs, reports on the way.
+    ///
+    /// # Errors
+    /// Anything that keeps the output from being complete and right.
+    fn run(config: &Self::Config, context: &Context) -> Result<(), Failure>;
+}
+
+/// Checks that a type alone cannot express: ranges, and fields that depend on each other or on the inputs.
+pub trait Validate {
+    /// Reports every problem. `inputs` are the names of the inputs that the stage has.
+    fn validate(&self, inputs: &BTreeSet<String>, problems: &mut Problems);
+}
+
+/// Collects what [`Validate`] finds.
+#[derive(Debug, Default)]
+pub struct Problems(Vec<(String, String, Option<String>)>);
+
+impl Problems {
+    /// The field at `path` (dots between the parts: `lora.r`) is wrong: `message`, a lower-case fragment.
+    pub fn at(&mut self, path: &str, message: impl Into<String>) {
+        self.0.push((path.to_owned(), message.into(), None));
+    }
+
+    /// The same, with what would be right.
+    pub fn at_with_help(&mut self, path: &str, message: impl Into<String>, help: impl Into<String>) {
+        self.0.push((path.to_owned(), message.into(), Some(help.into())));
+    }
+
+    /// Reports `message` unless `holds`.
+    pub fn require(&mut self, holds: bool, path: &str, message: impl Into<String>) {
+        if !holds {
+            self.at(path, message);
+        }
+    }
+
+    /// Path, message and help of everything reported.
+    pub fn into_inner(self) -> Vec<(String, String, Option<String>)> {
+        self.0
+    }
+}

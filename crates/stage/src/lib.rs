@@ -1,0 +1,25 @@
+//! The contract between the engine and the kinds of stage.
+//!
+//! A kind is declared by [`Kind`] (name, version, configuration, inputs, outputs: what the engine needs in order to
+//! check, hash and schedule it) and implemented by [`Stage`] (the work, done in a worker process). The engine sees
+//! both only in their erased forms, [`Declaration`] and [`Runner`], which the registry lists.
+//!
+//! This crate knows neither the engine nor libtorch.
+
+mod context;
+mod declaration;
+mod digest;
+mod event;
+mod failure;
+mod job;
+mod kind;
+mod worker;
+
+pub use context::Context;
+pub use declaration::{Declaration, ParsedConfig, Runner};
+pub use digest::Digest;
+pub use event::{Event, Level, Status};
+pub use failure::{Failure, FailureClass};
+pub use job::{Artifact, Job, PROTOCOL, Resources};
+pub use kind::{EXECUTION_ONLY, Kind, Port, Problems, Program, Stage, Validate};
+pub use worker::{WORKER_SUBCOMMAND, worker_main};

@@ -1,0 +1,69 @@
+//! YAML documents that keep their positions, deserialised with every error at once.
+//!
+//! A document becomes a tree of [`Node`]s, each with the span of text that it came from, so that values can be
+//! interpolated or overridden before they meet their type, and so that an error can point at the very character.
+//! Scalars stay text until a type asks for them: `no` is a fine string and a bad boolean.
+
+use serde::de::DeserializeOwned;
+
+/// A half-open range of byte offsets in the source text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Span {
+    /// Offset of the first byte.
+    pub start: usize,
+    /// Offset behind the last byte.
+    pub end: usize,
+}
+
+/// A value of a document with its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Where it stands.
+    pub span: Span,
+    /// What it is.
+    pub value: Value,
+}
+
+/// What a [`Node`] can be.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// A scalar: its text, and whether it stood in quotes (then it is a string and nothing else).
+    Scalar {
+        /// The text, escapes resolved.
+        text: String,
+        /// Quoted or block scalar.
+        quoted: bool,
+    },
+    /// A list.
+    Sequence(Vec<Node>),
+    /// Keys and values in the order of the text; keys are unique.
+    Mapping(Vec<(Key, Node)>),
+}
+
+/// The key of a mapping with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// Where it stands.
+    pub span: Span,
+    /// Its text.
+    pub name: String,
+}
+
+/// One thing that is wrong with a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where, if it has a place.
+    pub span: Option<Span>,
+    /// What is wrong, a lower-case fragment.
+    pub message: String,
+    /// What would be right.
+    pub help: Option<String>,
+}
+
+/// Reads one value out of a node, reporting every problem that it has, not only the first.
+///
+/// # Errors
+/// All problems: unknown fields (with the nearest known name), wrong types, missing fields.
+pub fn deserialize<T: DeserializeOwned>(_node: &Node) -> Result<T, Vec<Problem>> {
+    todo!()
+}

@@ -1,0 +1,1 @@
+//! The kind init_model.

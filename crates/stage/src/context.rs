@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Event, Job, Level};
+use crate::{Artifact, Event, Failure, Job, Level};
 
 /// How often progress is worth a line.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -36,10 +36,10 @@ impl Context {
 
     /// The folder of a required input with one artifact.
     ///
-    /// # Panics
-    /// If the kind does not declare `name` as required: the engine has checked everything else.
-    pub fn input(&self, name: &str) -> &Path {
-        self.optional_input(name).unwrap_or_else(|| panic!("the kind {} has no required input {name}", self.job.kind))
+    /// # Errors
+    /// If the job has no such input, which the engine rules out for inputs declared as required.
+    pub fn input(&self, name: &str) -> Result<&Path, Failure> {
+        self.optional_input(name).ok_or_else(|| Failure::environment(format!("the job has no input `{name}`")))
     }
 
     /// The folder of an input, if the stage has it.
@@ -67,9 +67,17 @@ impl Context {
         &self.job.resume
     }
 
-    /// How many threads to use.
-    pub fn threads(&self) -> usize {
-        self.job.resources.cpus.max(1)
+    /// The user's own file or folder that the field `field` of the configuration names.
+    ///
+    /// # Errors
+    /// If the job has none, which the engine rules out for what [`Kind::user_files`](crate::Kind::user_files) listed.
+    pub fn user_file(&self, field: &str) -> Result<&Artifact, Failure> {
+        self.job.user_files.get(field).ok_or_else(|| Failure::environment(format!("the job has no file for `{field}`")))
+    }
+
+    /// How many threads the pipeline gives the stage; `None` leaves it to the stage.
+    pub fn cpus(&self) -> Option<usize> {
+        self.job.resources.cpus
     }
 
     /// How many CUDA devices to use; 0 means the CPU.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::{Context, Failure, Kind, Port, Problems, Program, Stage, Validate};
+use crate::{Context, Failure, Kind, Port, Problems, Program, Stage, UserFile, Validate};
 
 /// A [`Kind`], erased.
 #[derive(Clone, Copy)]
@@ -27,6 +27,8 @@ pub struct Declaration {
 pub struct ParsedConfig {
     /// The resolved configuration, fields in the order of the declaration.
     pub value: serde_json::Value,
+    /// [`Kind::user_files`]
+    pub user_files: Vec<UserFile>,
     validate: Box<dyn Fn(&BTreeSet<String>, &mut Problems)>,
 }
 
@@ -52,7 +54,12 @@ impl Declaration {
                 let value = serde_json::to_value(&config).map_err(|error| {
                     vec![pipe_yaml::Problem { span: Some(node.span), message: error.to_string(), help: None }]
                 })?;
-                Ok(ParsedConfig { value, validate: Box::new(move |inputs, problems| config.validate(inputs, problems)) })
+                let user_files = K::user_files(&config);
+                Ok(ParsedConfig {
+                    value,
+                    user_files,
+                    validate: Box::new(move |inputs, problems| config.validate(inputs, problems)),
+                })
             },
             schema: |generator| generator.subschema_for::<K::Config>(),
         }

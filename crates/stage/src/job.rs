@@ -23,6 +23,8 @@ pub struct Job {
     pub config: serde_json::Value,
     /// Input artifacts by input name; an input that takes a list has several.
     pub inputs: BTreeMap<String, Vec<Artifact>>,
+    /// The user's own files by the field of `config` that names them, with the digests that stand in the key.
+    pub user_files: BTreeMap<String, Artifact>,
     /// An existing folder. Each output of the kind is written below it, as `<output>/<outputs::NAME>/`.
     pub output: PathBuf,
     /// An existing folder that survives a killed attempt: the same stage with the same key gets it again.
@@ -31,22 +33,22 @@ pub struct Job {
     pub resources: Resources,
 }
 
-/// An input: a folder of read-only files.
+/// An input: a folder of read-only files (or, for a user's own file, that file).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Artifact {
-    /// The folder.
+    /// The folder (or file).
     pub path: PathBuf,
     /// The digest of its content.
     pub digest: Digest,
 }
 
 /// What a stage may use of the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resources {
-    /// Threads.
-    pub cpus: usize,
+    /// Threads; `None` leaves it to the stage.
+    pub cpus: Option<usize>,
     /// CUDA devices; 0 runs on the CPU.
     pub gpus: usize,
 }

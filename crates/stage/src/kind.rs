@@ -1,6 +1,6 @@
 //! What a kind of stage is: a declaration and, elsewhere, the work.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
@@ -52,6 +52,15 @@ impl Port {
     }
 }
 
+/// A file or folder of the user's that a configuration names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserFile {
+    /// The top-level field of the configuration that names it.
+    pub field: &'static str,
+    /// The path, absolute or relative to the pipeline file.
+    pub path: PathBuf,
+}
+
 /// The declaration of a kind: all that the engine must know. Needs no libtorch.
 pub trait Kind: 'static {
     /// The fields of `with:`.
@@ -68,6 +77,12 @@ pub trait Kind: 'static {
     const INPUTS: &'static [Port];
     /// The outputs it makes. A single one is called `out` and needs no name in a pipeline.
     const OUTPUTS: &'static [&'static str] = &["out"];
+
+    /// The user's own files that the configuration names. The engine resolves them against the pipeline's folder
+    /// and hashes them; in the key the content and the last part of the path stand in for the field's value.
+    fn user_files(_config: &Self::Config) -> Vec<UserFile> {
+        Vec::new()
+    }
 }
 
 /// The work of a kind, done in a worker process.

@@ -65,5 +65,5 @@ pub struct Problem {
 /// # Errors
 /// All problems: unknown fields (with the nearest known name), wrong types, missing fields.
 pub fn deserialize<T: DeserializeOwned>(_node: &Node) -> Result<T, Vec<Problem>> {
-    todo!()
+    unimplemented!()
 }

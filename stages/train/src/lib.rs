@@ -1,1 +1,28 @@
-//! The kind train.
+//! The kind `train`: fine-tunes a LoRA adapter (and, where asked for, the embedding and the head) on token samples.
+//!
+//! The declaration stands here and in [`config`]; the work is behind the feature `torch`, so that the engine, which
+//! only checks and hashes configurations, never links libtorch.
+
+mod config;
+#[cfg(feature = "torch")]
+mod run;
+
+pub use config::{Config, Lora, LrSchedulerType, Optim};
+use pipe_stage::{Kind, Port, Program};
+
+/// The kind `train`.
+pub struct Train;
+
+impl Kind for Train {
+    type Config = Config;
+    const KIND: &'static str = "train";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Fine-tunes a LoRA adapter on token samples";
+    const PROGRAM: Program = Program::PipeTorch;
+    const INPUTS: &'static [Port] = &[
+        Port::required("base", "a Hugging Face model folder, as it is or quantized to bitsandbytes NF4"),
+        Port::required("samples", "token samples, as tokenize and filter write them"),
+        Port::optional("adapter", "a PEFT adapter folder to start from"),
+        Port::optional("eval", "held-out token samples, for a loss while training"),
+    ];
+}

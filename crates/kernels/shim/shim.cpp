@@ -1,0 +1,100 @@
+// What tch does not bind of libtorch's C++: global switches and the device allocator.
+//
+// Every function returns 0, or 1 after writing a message to `message`. No exception leaves this file.
+// It uses libtorch_cpu and libc10 only, so that a program links without CUDA; the CUDA allocator is reached through
+// the registry that libtorch_cuda fills when it is loaded.
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <optional>
+
+#include <ATen/Context.h>
+#include <c10/core/Allocator.h>
+#include <c10/core/CachingDeviceAllocator.h>
+
+namespace {
+
+void say(char* message, size_t capacity, const char* what) {
+    if (capacity == 0) return;
+    std::strncpy(message, what, capacity - 1);
+    message[capacity - 1] = '\0';
+}
+
+template <typename Body>
+int32_t guarded(char* message, size_t capacity, Body body) noexcept {
+    try {
+        body();
+        return 0;
+    } catch (const c10::Error& error) {
+        say(message, capacity, error.what_without_backtrace());
+    } catch (const std::exception& error) {
+        say(message, capacity, error.what());
+    } catch (...) {
+        say(message, capacity, "unknown C++ exception");
+    }
+    return 1;
+}
+
+c10::DeviceAllocator& cuda_allocator() {
+    auto* allocator = dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(c10::DeviceType::CUDA));
+    TORCH_CHECK(allocator != nullptr, "libtorch's CUDA library is not loaded");
+    return *allocator;
+}
+
+}  // namespace
+
+extern "C" {
+
+int32_t pipe_shim_set_deterministic(bool on, char* message, size_t capacity) {
+    return guarded(message, capacity, [&] {
+        // cuBLAS is reproducible only with a workspace of fixed size; libtorch refuses deterministic algorithms
+        // without this variable, which it reads once. A value that the user set is kept.
+        if (on) setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);
+        at::globalContext().setDeterministicAlgorithms(on, /*warn_only=*/false);
+        // Only hides reads of uninitialised memory, at the price of a fill for every allocation.
+        at::globalContext().setDeterministicFillUninitializedMemory(false);
+        at::globalContext().setDeterministicCuDNN(on);
+    });
+}
+
+int32_t pipe_shim_set_tf32(bool allow, char* message, size_t capacity) {
+    return guarded(message, capacity, [&] {
+        at::globalContext().setAllowTF32CuBLAS(allow);
+        at::globalContext().setAllowTF32CuDNN(allow);
+    });
+}
+
+int32_t pipe_shim_set_cudnn_benchmark(bool on, char* message, size_t capacity) {
+    return guarded(message, capacity, [&] { at::globalContext().setBenchmarkCuDNN(on); });
+}
+
+struct PipeMemory {
+    int64_t allocated_bytes;
+    int64_t allocated_peak_bytes;
+    int64_t reserved_bytes;
+    int64_t reserved_peak_bytes;
+};
+
+int32_t pipe_shim_cuda_memory(int32_t device, PipeMemory* memory, char* message, size_t capacity) {
+    return guarded(message, capacity, [&] {
+        const auto aggregate = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+        const auto stats = cuda_allocator().getDeviceStats(static_cast<c10::DeviceIndex>(device));
+        memory->allocated_bytes = stats.allocated_bytes[aggregate].current;
+        memory->allocated_peak_bytes = stats.allocated_bytes[aggregate].peak;
+        memory->reserved_bytes = stats.reserved_bytes[aggregate].current;
+        memory->reserved_peak_bytes = stats.reserved_bytes[aggregate].peak;
+    });
+}
+
+int32_t pipe_shim_cuda_reset_peak(int32_t device, char* message, size_t capacity) {
+    return guarded(message, capacity,
+                   [&] { cuda_allocator().resetPeakStats(static_cast<c10::DeviceIndex>(device)); });
+}
+
+int32_t pipe_shim_cuda_empty_cache(char* message, size_t capacity) {
+    return guarded(message, capacity, [&] { cuda_allocator().emptyCache(); });
+}
+
+}  // extern "C"

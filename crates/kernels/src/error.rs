@@ -1,0 +1,42 @@
+//! What can go wrong at the edge.
+
+use std::path::PathBuf;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// libtorch refused.
+    #[error("libtorch: {message}")]
+    Torch {
+        /// Its own words.
+        message: String,
+    },
+    /// The program's own libtorch could not be located.
+    #[error("cannot find the loaded libtorch_cpu.so in /proc/self/maps, and so not the CUDA library beside it")]
+    NoLibtorch,
+    /// A driver is present, libtorch's CUDA library is not.
+    #[error("{} is missing, so this libtorch is for the CPU only", path.display())]
+    NoCudaLibrary {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// libtorch's CUDA library is present and does not load: mostly a library that it needs is missing.
+    #[error("cannot load {}: {message}", path.display())]
+    CudaLibrary {
+        /// The library.
+        path: PathBuf,
+        /// The dynamic linker's words.
+        message: String,
+    },
+    /// CUDA was loaded and finds no device.
+    #[error("the NVIDIA driver is installed, and no CUDA device can be used: is CUDA_VISIBLE_DEVICES empty, or the driver older than CUDA 13.0?")]
+    NoDevice,
+    /// NVML, the driver's management library, is missing or refused.
+    #[error("nvml: {source}")]
+    Nvml {
+        /// Its own error.
+        #[from]
+        source: nvml_wrapper::error::NvmlError,
+    },
+}

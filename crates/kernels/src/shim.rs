@@ -1,0 +1,109 @@
+//! The C++ shim's functions: declarations, and safe forms of the global switches.
+#![expect(unsafe_code, reason = "foreign functions")]
+
+use std::ffi::{CStr, c_char};
+
+use crate::Error;
+
+/// Room for a message; longer ones are cut.
+const MESSAGE_BYTES: usize = 4096;
+
+/// Layout shared with `struct PipeMemory` of the shim.
+#[repr(C)]
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct RawMemory {
+    pub(crate) allocated_bytes: i64,
+    pub(crate) allocated_peak_bytes: i64,
+    pub(crate) reserved_bytes: i64,
+    pub(crate) reserved_peak_bytes: i64,
+}
+
+unsafe extern "C" {
+    fn pipe_shim_set_deterministic(on: bool, message: *mut c_char, capacity: usize) -> i32;
+    fn pipe_shim_set_tf32(allow: bool, message: *mut c_char, capacity: usize) -> i32;
+    fn pipe_shim_set_cudnn_benchmark(on: bool, message: *mut c_char, capacity: usize) -> i32;
+    fn pipe_shim_cuda_memory(device: i32, memory: *mut RawMemory, message: *mut c_char, capacity: usize) -> i32;
+    fn pipe_shim_cuda_reset_peak(device: i32, message: *mut c_char, capacity: usize) -> i32;
+    fn pipe_shim_cuda_empty_cache(message: *mut c_char, capacity: usize) -> i32;
+}
+
+/// Makes libtorch use only algorithms that give the same bytes every time, and fail where it has none.
+///
+/// Sets `CUBLAS_WORKSPACE_CONFIG` in the environment of the process where the user has not: call it at the start,
+/// before other threads read the environment.
+///
+/// # Errors
+/// If libtorch refuses.
+pub fn set_deterministic(on: bool) -> Result<(), Error> {
+    // SAFETY: the buffer is writable for the length given with it.
+    call(|message, capacity| unsafe { pipe_shim_set_deterministic(on, message, capacity) })
+}
+
+/// Whether float32 matrix products on CUDA may round their operands to TF32.
+///
+/// # Errors
+/// If libtorch refuses.
+pub fn set_tf32(allow: bool) -> Result<(), Error> {
+    // SAFETY: the buffer is writable for the length given with it.
+    call(|message, capacity| unsafe { pipe_shim_set_tf32(allow, message, capacity) })
+}
+
+/// Whether cuDNN may time its algorithms and choose the fastest.
+///
+/// # Errors
+/// If libtorch refuses.
+pub fn set_cudnn_benchmark(on: bool) -> Result<(), Error> {
+    // SAFETY: the buffer is writable for the length given with it.
+    call(|message, capacity| unsafe { pipe_shim_set_cudnn_benchmark(on, message, capacity) })
+}
+
+pub(crate) fn cuda_memory(device: i32) -> Result<RawMemory, Error> {
+    let mut memory = RawMemory::default();
+    // SAFETY: `memory` has the shim's layout and outlives the call; the buffer is writable for its length.
+    call(|message, capacity| unsafe { pipe_shim_cuda_memory(device, &raw mut memory, message, capacity) })?;
+    Ok(memory)
+}
+
+pub(crate) fn cuda_reset_peak(device: i32) -> Result<(), Error> {
+    // SAFETY: the buffer is writable for the length given with it.
+    call(|message, capacity| unsafe { pipe_shim_cuda_reset_peak(device, message, capacity) })
+}
+
+pub(crate) fn cuda_empty_cache() -> Result<(), Error> {
+    // SAFETY: the buffer is writable for the length given with it.
+    call(|message, capacity| unsafe { pipe_shim_cuda_empty_cache(message, capacity) })
+}
+
+/// Runs a function of the shim and turns its message into an error.
+fn call(function: impl FnOnce(*mut c_char, usize) -> i32) -> Result<(), Error> {
+    let mut buffer = [0_u8; MESSAGE_BYTES];
+    if function(buffer.as_mut_ptr().cast(), buffer.len()) == 0 {
+        return Ok(());
+    }
+    let message = CStr::from_bytes_until_nul(&buffer).map(|text| text.to_string_lossy().into_owned());
+    Err(Error::Torch { message: message.unwrap_or_default() })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    #[test]
+    fn switches_are_taken() {
+        set_deterministic(true).unwrap();
+        set_tf32(true).unwrap();
+        set_tf32(false).unwrap();
+        set_cudnn_benchmark(true).unwrap();
+        // The shim runs on the C side's environment, which Rust reads too.
+        assert!(std::env::var("CUBLAS_WORKSPACE_CONFIG").is_ok());
+    }
+
+    #[test]
+    fn an_exception_becomes_a_message() {
+        // No CUDA library is loaded in this test.
+        let error = cuda_empty_cache().unwrap_err().to_string();
+        assert!(error.contains("not loaded"), "{error}");
+        assert!(!error.contains("Exception raised from"), "no backtrace: {error}");
+    }
+}

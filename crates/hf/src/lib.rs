@@ -1,1 +1,27 @@
-//! Hugging Face directories: config.json, sharded safetensors, PEFT adapters.
+//! Hugging Face directories: `config.json`, (sharded) safetensors, PEFT adapters, and the small files beside them.
+//!
+//! [`ModelConfig`] reads the shapes of a Qwen3, Qwen2 or Llama model; [`Checkpoint`] reads tensors by position, never a
+//! whole file; [`SafetensorsWriter`] writes a file whose tensors need not be in memory together; [`AdapterConfig`] and
+//! [`AdapterTensor`] are PEFT's. This crate does no arithmetic on weights and knows no tensor library.
+
+mod adapter;
+mod checkpoint;
+mod config;
+mod dtype;
+mod error;
+mod fields;
+mod files;
+mod parameters;
+mod quantization;
+mod writer;
+
+pub use adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, AdapterConfig, AdapterTensor};
+pub use checkpoint::{Checkpoint, INDEX_FILE, TensorInfo, WEIGHTS_FILE};
+pub use config::{Architecture, CONFIG_FILE, ModelConfig};
+pub use dtype::{dtype_from_torch_name, element_bytes, torch_name, widen};
+pub use error::Error;
+pub use files::{copy_side_files, copy_tokenizer_files};
+pub use parameters::{Parameter, Role};
+pub use quantization::QuantizationConfig;
+pub use safetensors::Dtype;
+pub use writer::{SafetensorsWriter, TensorSpec, write_safetensors};

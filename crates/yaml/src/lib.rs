@@ -3,8 +3,22 @@
 //! A document becomes a tree of [`Node`]s, each with the span of text that it came from, so that values can be
 //! interpolated or overridden before they meet their type, and so that an error can point at the very character.
 //! Scalars stay text until a type asks for them: `no` is a fine string and a bad boolean.
+//!
+//! The language is YAML 1.2 less what makes configuration surprising: keys are unique texts, and there are no tags,
+//! no merge keys, one document a file, and bounds on size, depth and the expansion of aliases.
 
 use serde::de::DeserializeOwned;
+
+mod deserialize;
+mod fault;
+mod hole;
+mod node;
+mod parse;
+mod scalar;
+mod suggest;
+
+pub use parse::{MAX_BYTES, MAX_DEPTH, MAX_NODES, Parsed, parse, parse_with_recovery};
+pub use suggest::{nearest, unknown_name_help};
 
 /// A half-open range of byte offsets in the source text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -62,8 +76,11 @@ pub struct Problem {
 
 /// Reads one value out of a node, reporting every problem that it has, not only the first.
 ///
+/// Structs take exactly the fields that they declare, with or without `deny_unknown_fields`. Numbers and booleans
+/// are plain scalars; a string takes any scalar but nothing at all (`~`, `null`); an `Option` takes nothing as `None`.
+///
 /// # Errors
 /// All problems: unknown fields (with the nearest known name), wrong types, missing fields.
-pub fn deserialize<T: DeserializeOwned>(_node: &Node) -> Result<T, Vec<Problem>> {
-    unimplemented!()
+pub fn deserialize<T: DeserializeOwned>(node: &Node) -> Result<T, Vec<Problem>> {
+    deserialize::with_recovery(node)
 }

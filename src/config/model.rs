@@ -1,0 +1,111 @@
+//! What a pipeline file means: stages with their resolved configurations, each with its place in the text.
+//!
+//! Plain data. Nothing here reads files, and nothing here knows about keys, caches or processes.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
+
+use indexmap::IndexMap;
+use pipe_stage::{Declaration, Resources, UserFile};
+use pipe_yaml::{Node, Problem, Span};
+
+use super::{ConfigError, Source};
+
+/// A pipeline that is valid but for cycles, which the graph finds.
+#[derive(Clone)]
+pub struct Pipeline {
+    /// `name:`, or the file's name without its extension.
+    pub name: String,
+    /// The absolute folder of the file. Relative paths in configurations start here.
+    pub folder: PathBuf,
+    /// The text that the spans point into.
+    pub source: Arc<Source>,
+    /// The stages, in the order of the file.
+    pub stages: IndexMap<StageName, StageSpec>,
+}
+
+/// One stage of a pipeline.
+#[derive(Clone)]
+pub struct StageSpec {
+    /// Its name.
+    pub name: StageName,
+    /// Its kind.
+    pub declaration: &'static Declaration,
+    /// The resolved configuration: parameters put in, defaults filled in, fields in the order of the declaration.
+    pub config: serde_json::Value,
+    /// The user's own files that the configuration names, as written: resolve them against [`Pipeline::folder`].
+    pub user_files: Vec<UserFile>,
+    /// The outputs that each input takes, by input name. One, or several for an input that takes a list.
+    pub inputs: BTreeMap<String, Vec<InputRef>>,
+    /// What it may use of the machine.
+    pub resources: Resources,
+    /// Where its name stands.
+    pub span: Span,
+    /// The nodes of `with:`, parameters put in. Only for pointing at fields.
+    pub with: Node,
+}
+
+/// One output of a stage, used as an input of another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputRef {
+    /// The stage that makes it.
+    pub stage: StageName,
+    /// The name of the output: `out` where a kind has only one.
+    pub output: String,
+    /// Where the reference stands.
+    pub span: Span,
+}
+
+impl Pipeline {
+    /// The error of one problem that was found after loading, shown at its place in the file.
+    pub fn problem_at(&self, span: Span, message: impl Into<String>, help: Option<String>) -> ConfigError {
+        self.invalid(vec![Problem { span: Some(span), message: message.into(), help }])
+    }
+
+    /// The error of several problems that were found after loading.
+    pub fn invalid(&self, problems: Vec<Problem>) -> ConfigError {
+        ConfigError::invalid(Arc::clone(&self.source), problems)
+    }
+}
+
+impl StageSpec {
+    /// Where the field at `path` stands (dots between the parts: `lora.r`); if it is a default, where its nearest
+    /// written parent stands.
+    pub fn field_span(&self, path: &str) -> Span {
+        self.with.span_at(path)
+    }
+}
+
+/// The name of a stage: 1 to 64 of the characters `a-z`, `A-Z`, `0-9`, `_` and `-`. Safe as the name of a file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(transparent)]
+pub struct StageName(String);
+
+impl StageName {
+    /// The longest name, in characters.
+    pub const MAX_LENGTH: usize = 64;
+
+    /// A name, if `text` is one.
+    pub fn new(text: &str) -> Option<Self> {
+        let fits = (1..=Self::MAX_LENGTH).contains(&text.len())
+            && !text.starts_with('-')
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+        fits.then(|| Self(text.to_owned()))
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for StageName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(&self.0)
+    }
+}
+
+impl std::borrow::Borrow<str> for StageName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}

@@ -1,0 +1,124 @@
+//! The texts that a pipeline is read from, as one range of byte offsets.
+//!
+//! The pipeline file comes first; every `--set` of the command line is laid out behind it. So a plain span says
+//! both which text and where in it, and a value keeps its origin wherever it moves.
+
+use std::path::{Path, PathBuf};
+
+use pipe_yaml::Span;
+
+/// A pipeline file and the overrides that were given with it.
+#[derive(Debug, Clone)]
+pub struct Source {
+    path: PathBuf,
+    text: String,
+    overrides: Vec<Override>,
+}
+
+#[derive(Debug, Clone)]
+struct Override {
+    /// Offset of the first byte, counted over all texts.
+    base: usize,
+    /// What stands behind `--set`.
+    text: String,
+}
+
+/// A place for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location<'source> {
+    /// The file as the user named it, or `--set`.
+    pub origin: String,
+    /// The whole text that the place is in.
+    pub text: &'source str,
+    /// The place, in bytes of that text.
+    pub span: Span,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1, in characters.
+    pub column: usize,
+}
+
+impl Source {
+    /// A file's text without overrides.
+    pub fn new(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
+        Self { path: path.into(), text: text.into(), overrides: Vec::new() }
+    }
+
+    /// The file, as the user named it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file's text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Lays out one more `--set`, and says where it starts.
+    pub(super) fn push_override(&mut self, text: String) -> usize {
+        // One byte between the texts: a span at the very end of one is not at the start of the next.
+        let base = self.end() + 1;
+        self.overrides.push(Override { base, text });
+        base
+    }
+
+    /// Where a span of this source is.
+    pub fn locate(&self, span: Span) -> Location<'_> {
+        let (origin, text, base) = match self.overrides.iter().rev().find(|given| given.base <= span.start) {
+            Some(given) => ("--set".to_owned(), given.text.as_str(), given.base),
+            None => (self.path.display().to_string(), self.text.as_str(), 0),
+        };
+        let start = floor_char_boundary(text, span.start - base);
+        let end = floor_char_boundary(text, span.end.saturating_sub(base)).max(start);
+        let before = &text[..start];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let indent = before[line_start..].trim_start_matches('\u{feff}');
+        Location {
+            origin,
+            text,
+            span: Span { start, end },
+            line: before.matches('\n').count() + 1,
+            column: indent.chars().count() + 1,
+        }
+    }
+
+    fn end(&self) -> usize {
+        self.overrides.last().map_or(self.text.len(), |given| given.base + given.text.len())
+    }
+}
+
+fn floor_char_boundary(text: &str, offset: usize) -> usize {
+    let mut offset = offset.min(text.len());
+    while !text.is_char_boundary(offset) {
+        offset -= 1;
+    }
+    offset
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_count_characters_and_lines_start_at_one() {
+        let source = Source::new("a.yaml", "x: 1\n语言: 中文\n");
+        let start = source.text().find("中").unwrap_or(0);
+        let location = source.locate(Span { start, end: start + 6 });
+        assert_eq!((location.origin.as_str(), location.line, location.column), ("a.yaml", 2, 5));
+    }
+
+    #[test]
+    fn a_span_in_an_override_is_shown_there() {
+        let mut source = Source::new("a.yaml", "x: 1");
+        source.push_override("x=2".to_owned());
+        let base = source.push_override("y=no".to_owned());
+        let location = source.locate(Span { start: base + 2, end: base + 4 });
+        assert_eq!((location.origin.as_str(), location.text, location.line, location.column), ("--set", "y=no", 1, 3));
+    }
+
+    #[test]
+    fn offsets_beyond_the_text_or_inside_a_character_are_pulled_back() {
+        let source = Source::new("a.yaml", "中");
+        assert_eq!(source.locate(Span { start: 1, end: 99 }).span, Span { start: 0, end: 3 });
+    }
+}

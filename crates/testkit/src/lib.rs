@@ -1,0 +1,9 @@
+//! Fake kinds, temporary projects and meeting points for tests of the engine. Nothing that users run depends on it.
+
+mod gate;
+mod kinds;
+mod project;
+
+pub use gate::{Arrived, Gate};
+pub use kinds::{KINDS, runners};
+pub use project::{Project, Ran, Running};

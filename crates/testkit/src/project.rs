@@ -1,0 +1,189 @@
+//! A temporary folder with a pipeline file and a cache of its own, and runs of `fake-pipe` in it.
+
+use std::{
+    io::{self, BufRead, BufReader, Read},
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::Gate;
+
+/// A temporary project. Everything in it is removed with it.
+#[derive(Debug)]
+pub struct Project {
+    program: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+/// A run that has ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its events.
+    pub events: Vec<Value>,
+    /// What it wrote to standard error.
+    pub errors: String,
+}
+
+/// A run that is going on.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+}
+
+impl Project {
+    /// A project whose runs use `program`, with the pipeline `text`.
+    ///
+    /// # Errors
+    /// If the folder cannot be made.
+    pub fn new(program: &str, text: &str) -> io::Result<Self> {
+        let project = Self { program: program.into(), folder: tempfile::tempdir()? };
+        project.write("pipeline.yaml", text)?;
+        Ok(project)
+    }
+
+    /// The project's folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The folder of its cache.
+    pub fn home(&self) -> PathBuf {
+        self.folder.path().join("home")
+    }
+
+    /// Writes a file of the project.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        std::fs::write(self.folder.path().join(name), text)
+    }
+
+    /// A new gate.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn gate(&self, name: &str) -> io::Result<Gate> {
+        Gate::new(self.folder.path().join(name))
+    }
+
+    /// Runs the pipeline to the end.
+    ///
+    /// # Errors
+    /// If the program cannot be started, or its output is not what it should be.
+    pub fn run(&self, arguments: &[&str]) -> io::Result<Ran> {
+        self.start(arguments)?.finish()
+    }
+
+    /// Starts a run.
+    ///
+    /// # Errors
+    /// If the program cannot be started.
+    pub fn start(&self, arguments: &[&str]) -> io::Result<Running> {
+        let mut command = self.command();
+        command.arg("run").arg("pipeline.yaml").args(arguments);
+        Ok(Running { child: command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()? })
+    }
+
+    /// The text in the newest artifact of `stage`, by the events of `ran`.
+    pub fn text(&self, ran: &Ran, stage: &str, output: &str) -> Option<String> {
+        let finished = ran.events_of("stage_finished").find(|event| event["stage"] == stage)?;
+        let digest: pipe_stage::Digest = finished["outputs"][output].as_str()?.parse().ok()?;
+        let store = pipe::cache::Store::new(&pipe::cache::Home::open(self.home()).ok()?);
+        let destination = tempfile::tempdir().ok()?;
+        let copy = destination.path().join("copy");
+        store.checkout(&digest, &copy).ok()?;
+        std::fs::read_to_string(copy.join("text.txt")).ok()
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.current_dir(self.folder.path()).env("PIPE_HOME", self.home()).env_remove("PIPE_TORCH");
+        command
+    }
+}
+
+impl Running {
+    /// Sends a signal to the scheduler alone.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
+    /// Reads events until one is called `name`, and returns it.
+    ///
+    /// # Errors
+    /// If the run ends before.
+    pub fn wait_for(&mut self, name: &str) -> io::Result<Value> {
+        let stdout = self.child.stdout.as_mut().ok_or_else(|| io::Error::other("the output was taken"))?;
+        // Byte by byte: a buffer would swallow the events behind this one.
+        let mut line = Vec::new();
+        loop {
+            let mut byte = [0];
+            stdout.read_exact(&mut byte)?;
+            if byte[0] != b'\n' {
+                line.push(byte[0]);
+                continue;
+            }
+            let event: Value = serde_json::from_slice(&line)?;
+            if event["event"] == name {
+                return Ok(event);
+            }
+            line.clear();
+        }
+    }
+
+    /// Waits for the end, and reads what has not been read.
+    ///
+    /// # Errors
+    /// If a line of output is no event.
+    pub fn finish(mut self) -> io::Result<Ran> {
+        let mut events = Vec::new();
+        if let Some(stdout) = self.child.stdout.take() {
+            for line in BufReader::new(stdout).lines() {
+                events.push(serde_json::from_str(&line?)?);
+            }
+        }
+        let mut errors = String::new();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_string(&mut errors)?;
+        }
+        Ok(Ran { status: self.child.wait()?, events, errors })
+    }
+}
+
+impl Ran {
+    /// The exit code; a signal counts from 1000.
+    pub fn code(&self) -> i32 {
+        self.status.code().unwrap_or_else(|| 1000 + self.status.signal().unwrap_or_default())
+    }
+
+    /// The events called `name`.
+    pub fn events_of<'ran>(&'ran self, name: &'ran str) -> impl Iterator<Item = &'ran Value> {
+        self.events.iter().filter(move |event| event["event"] == name)
+    }
+
+    /// The stages whose events are called `name`, in order.
+    pub fn stages(&self, name: &str) -> Vec<String> {
+        let stages = self.events_of(name).map(|event| event["stage"].as_str().unwrap_or_default().to_owned());
+        stages.collect()
+    }
+
+    /// The stages that were started, in order.
+    pub fn started(&self) -> Vec<String> {
+        self.stages("stage_started")
+    }
+
+    /// The stages that were up to date, in order.
+    pub fn hits(&self) -> Vec<String> {
+        self.stages("stage_hit")
+    }
+}

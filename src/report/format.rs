@@ -1,0 +1,171 @@
+//! Numbers as a person reads them: bytes, durations, counts, rates.
+
+use std::time::Duration;
+
+/// A size in binary units with three significant digits: `1.50 GiB`.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1024.0;
+    let mut unit = 0;
+    // 1023.95 would round to four digits: it already reads as one of the next unit.
+    while value >= 1023.5 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{} {}", three_digits(value), UNITS[unit])
+}
+
+/// A duration, never longer than it must be: `4 ms`, `1.25 s`, `3m 07s`, `2h 05m`, `3d 04h`.
+pub fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    if seconds < 0.001 {
+        return format!("{} µs", duration.as_micros());
+    }
+    if seconds < 0.9995 {
+        return format!("{:.0} ms", seconds * 1e3);
+    }
+    if seconds < 59.95 {
+        return format!("{} s", three_digits(seconds));
+    }
+    let whole = seconds.round() as u64;
+    match whole {
+        0..3600 => format!("{}m {:02}s", whole / 60, whole % 60),
+        3600..86_400 => format!("{}h {:02}m", whole / 3600, whole % 3600 / 60),
+        _ => format!("{}d {:02}h", whole / 86_400, whole % 86_400 / 3600),
+    }
+}
+
+/// A count with its thousands set apart: `1,234,567`.
+pub fn count(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// How much of `unit` that is: `1.50 GiB` for bytes, else `1,200 rows`.
+pub fn amount(value: u64, unit: &str) -> String {
+    if unit == "bytes" { bytes(value) } else { format!("{} {unit}", count(value)) }
+}
+
+/// A speed: `12.3 MiB/s`, `1,200 rows/s`, `2.50 s/step` where one takes longer than a second.
+pub fn rate(per_second: f64, unit: &str) -> String {
+    if unit == "bytes" {
+        return format!("{}/s", bytes(per_second as u64));
+    }
+    if per_second < 1.0 {
+        let one = unit.strip_suffix('s').unwrap_or(unit);
+        return format!("{}/{one}", duration(Duration::try_from_secs_f64(1.0 / per_second).unwrap_or(Duration::MAX)));
+    }
+    if per_second < 999.5 {
+        format!("{} {unit}/s", three_digits(per_second))
+    } else {
+        format!("{} {unit}/s", count(per_second.round() as u64))
+    }
+}
+
+/// A measurement with four significant digits; very large and very small ones in scientific notation.
+pub fn measurement(value: f64) -> String {
+    let magnitude = value.abs();
+    if value == 0.0 || !value.is_finite() {
+        return value.to_string();
+    }
+    if !(1e-3..1e6).contains(&magnitude) {
+        return format!("{value:.3e}");
+    }
+    if value.fract() == 0.0 {
+        return format!("{value}");
+    }
+    let decimals = (3 - magnitude.log10().floor() as i32).max(0) as usize;
+    format!("{value:.decimals$}")
+}
+
+/// "1 stage", "2 stages".
+pub fn plural(count: usize, one: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
+}
+
+/// A line of foreign text without escape sequences and control characters, so that it cannot steer the terminal.
+pub(crate) fn printable(line: &str) -> String {
+    let stripped = anstream::adapter::strip_str(line).to_string();
+    stripped.chars().map(|c| if c == '\t' { ' ' } else { c }).filter(|c| !c.is_control()).collect()
+}
+
+fn three_digits(value: f64) -> String {
+    if value < 9.995 {
+        format!("{value:.2}")
+    } else if value < 99.95 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.0}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_keep_three_digits_across_units() {
+        let expected = [(0, "0 B"), (1023, "1023 B"), (1024, "1.00 KiB"), (1536, "1.50 KiB"), (1_048_575, "1.00 MiB")];
+        for (count, text) in expected {
+            assert_eq!(bytes(count), text);
+        }
+        assert_eq!(bytes(16 << 30), "16.0 GiB");
+        assert_eq!(bytes(u64::MAX), "16384 PiB");
+    }
+
+    #[test]
+    fn durations_change_unit_where_the_text_would_grow() {
+        let expected = [
+            (0.000_004, "4 µs"),
+            (0.004_2, "4 ms"),
+            (0.999_6, "1.00 s"),
+            (12.34, "12.3 s"),
+            (59.96, "1m 00s"),
+            (187.0, "3m 07s"),
+            (3599.6, "1h 00m"),
+            (7500.0, "2h 05m"),
+            (273_600.0, "3d 04h"),
+        ];
+        for (seconds, text) in expected {
+            assert_eq!(duration(Duration::from_secs_f64(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn counts_and_rates_carry_their_unit() {
+        assert_eq!(count(7), "7");
+        assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(amount(1200, "rows"), "1,200 rows");
+        assert_eq!(amount(1536, "bytes"), "1.50 KiB");
+        assert_eq!(rate(1234.4, "rows"), "1,234 rows/s");
+        assert_eq!(rate(2.5, "steps"), "2.50 steps/s");
+        assert_eq!(rate(0.4, "steps"), "2.50 s/step");
+        assert_eq!(rate(2048.0, "bytes"), "2.00 KiB/s");
+    }
+
+    #[test]
+    fn measurements_keep_four_digits() {
+        let expected = [
+            (1.234_567, "1.235"),
+            (0.012_345, "0.01235"),
+            (1e-4, "1.000e-4"),
+            (123.456, "123.5"),
+            (98_304.0, "98304"),
+            (0.0, "0"),
+        ];
+        for (value, text) in expected {
+            assert_eq!(measurement(value), text);
+        }
+        assert_eq!(measurement(f64::NAN), "NaN");
+    }
+}

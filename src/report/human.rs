@@ -1,0 +1,407 @@
+//! Events for people: lines that stay, and in a terminal a live line for each running stage.
+//!
+//! A run in which nothing was to do is one line. Without a terminal, progress is a plain line every now and then.
+
+use std::{
+    collections::HashMap,
+    io::{IsTerminal, Write},
+    time::{Duration, Instant},
+};
+
+use anstream::{AutoStream, ColorChoice};
+use indexmap::IndexMap;
+use owo_colors::{OwoColorize, Style};
+use pipe_stage::{FailureClass, Level};
+
+use super::{Event, Outcome, Sink, StageFailure, Summary, format, live::Live, meter::Meter};
+
+/// Without a terminal, this long passes between two progress lines of a stage.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// As many measurements of a step fit beside the progress.
+const METRICS_SHOWN: usize = 3;
+
+/// Writes a run as text.
+pub struct Human {
+    output: Output,
+    color: bool,
+    header: Option<String>,
+    /// Hits that nobody needs to hear of unless something runs.
+    silent_hits: Vec<String>,
+    width: usize,
+    running: HashMap<String, Running>,
+}
+
+enum Output {
+    Plain(Box<dyn Write + Send>),
+    Live(Live),
+}
+
+struct Running {
+    kind: String,
+    meter: Option<Meter>,
+    metrics: Option<String>,
+    shown: Instant,
+}
+
+impl Human {
+    /// Writes to standard error: with live lines and colour if that is a terminal (and `NO_COLOR` is not set).
+    pub fn stderr() -> Self {
+        let stderr = std::io::stderr();
+        let color = AutoStream::choice(&stderr) != ColorChoice::Never;
+        let live = stderr.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let output = if live { Output::Live(Live::stderr()) } else { Output::Plain(Box::new(stderr)) };
+        Self::with(output, color)
+    }
+
+    /// Writes plain lines to `output`.
+    pub fn plain(output: impl Write + Send + 'static) -> Self {
+        Self::with(Output::Plain(Box::new(output)), false)
+    }
+
+    fn with(output: Output, color: bool) -> Self {
+        Self { output, color, header: None, silent_hits: Vec::new(), width: 0, running: HashMap::new() }
+    }
+
+    fn print(&mut self, text: &str) {
+        match &mut self.output {
+            // Nobody reads any more: the run goes on all the same.
+            Output::Plain(output) => drop(writeln!(output, "{text}").and_then(|()| output.flush())),
+            Output::Live(live) => live.print(text),
+        }
+    }
+
+    fn paint(&self, text: &str, style: Style) -> String {
+        if self.color { text.style(style).to_string() } else { text.to_owned() }
+    }
+
+    fn stage_line(&mut self, mark: &str, style: Style, stage: &str, text: &str) {
+        let mark = self.paint(mark, style);
+        let line = format!("{mark} {stage:width$}  {text}", width = self.width);
+        self.print(&line);
+    }
+
+    /// What was held back in case that nothing would run.
+    fn flush(&mut self) {
+        if let Some(header) = self.header.take() {
+            self.print(&header);
+        }
+        for stage in std::mem::take(&mut self.silent_hits) {
+            self.hit(&stage);
+        }
+    }
+
+    fn hit(&mut self, stage: &str) {
+        let text = self.paint("up to date", Style::new().dimmed());
+        self.stage_line("=", Style::new().dimmed(), stage, &text);
+    }
+
+    fn started(&mut self, stage: &str, kind: &str, reasons: &[String]) {
+        self.flush();
+        let reasons = self.paint(&reasons.join("; "), Style::new().dimmed());
+        self.stage_line(">", Style::new().cyan(), stage, &format!("{kind}: {reasons}"));
+        let running = Running { kind: kind.to_owned(), meter: None, metrics: None, shown: Instant::now() };
+        self.running.insert(stage.to_owned(), running);
+        let label = format!("{stage:width$}", width = self.width);
+        if let Output::Live(live) = &mut self.output {
+            live.start(stage, label);
+        }
+    }
+
+    fn progress(&mut self, stage: &str, unit: &str, done: u64, total: Option<u64>) {
+        let now = Instant::now();
+        let Some(running) = self.running.get_mut(stage) else { return };
+        match &mut running.meter {
+            Some(meter) => meter.advance(unit, done, total, now),
+            none => *none = Some(Meter::new(unit, done, total, now)),
+        }
+        self.refresh(stage, now);
+    }
+
+    fn metric(&mut self, stage: &str, values: &IndexMap<String, f64>) {
+        let Some(running) = self.running.get_mut(stage) else { return };
+        let shown = values.iter().take(METRICS_SHOWN);
+        let text: Vec<String> = shown.map(|(name, value)| format!("{name} {}", format::measurement(*value))).collect();
+        running.metrics = Some(text.join(" · "));
+        self.refresh(stage, Instant::now());
+    }
+
+    fn refresh(&mut self, stage: &str, now: Instant) {
+        let Some(running) = self.running.get_mut(stage) else { return };
+        let text = running.text();
+        if let Output::Live(live) = &mut self.output {
+            live.update(stage, text, running.meter.as_ref().and_then(Meter::fraction));
+        } else if now.duration_since(running.shown) >= PLAIN_INTERVAL {
+            running.shown = now;
+            self.stage_line("-", Style::new(), stage, &text);
+        }
+    }
+
+    fn ended(&mut self, stage: &str) -> Option<Running> {
+        if let Output::Live(live) = &mut self.output {
+            live.finish(stage);
+        }
+        self.running.remove(stage)
+    }
+
+    fn finished(&mut self, stage: &str, seconds: f64) {
+        let running = self.ended(stage);
+        let mut text = format!("done in {}", format_seconds(seconds));
+        if let Some(meter) = running.as_ref().and_then(|running| running.meter.as_ref()) {
+            text.push_str(&format!(" · {}", format::amount(meter.done, &meter.unit)));
+        }
+        if let Some(metrics) = running.and_then(|running| running.metrics) {
+            text.push_str(&format!(" · {metrics}"));
+        }
+        self.stage_line("✓", Style::new().green(), stage, &text);
+    }
+
+    fn failed(&mut self, stage: &str, kind: &str, failure: &StageFailure, seconds: f64) {
+        self.flush();
+        self.ended(stage);
+        if failure.class == FailureClass::Cancelled {
+            self.stage_line("✗", Style::new().yellow(), stage, &format!("stopped after {}", format_seconds(seconds)));
+            return;
+        }
+        let text = self.paint(&format!("failed after {}", format_seconds(seconds)), Style::new().red());
+        self.stage_line("✗", Style::new().red(), stage, &text);
+        if let (Some(log), false) = (&failure.log, failure.tail.is_empty()) {
+            let title = self.paint(&format!("  last lines of {}:", log.display()), Style::new().dimmed());
+            self.print(&title);
+            for line in &failure.tail {
+                let line = self.paint(&format!("  | {line}"), Style::new().dimmed());
+                self.print(&line);
+            }
+        }
+        let error = self.paint("error:", Style::new().red().bold());
+        let mut chain = failure.chain.iter();
+        let first = chain.next().map_or("no reason given", String::as_str);
+        self.print(&format!("{error} stage `{stage}` ({kind}): {first}"));
+        for cause in chain {
+            self.print(&format!("  caused by: {cause}"));
+        }
+        if let Some(hint) = &failure.hint {
+            let help = self.paint("help:", Style::new().cyan());
+            self.print(&format!("  {help} {hint}"));
+        }
+    }
+
+    fn run_finished(&mut self, summary: &Summary) {
+        let Summary { outcome, ran, hits, unfinished, seconds, .. } = *summary;
+        let elapsed = format_seconds(seconds);
+        if outcome == Outcome::Done && ran == 0 {
+            (self.header, self.silent_hits) = (None, Vec::new());
+            let word = self.paint("up to date:", Style::new().green());
+            self.print(&format!("{word} {} ({elapsed})", format::plural(hits, "stage")));
+            return;
+        }
+        self.flush();
+        let (word, style) = match outcome {
+            Outcome::Done => ("done:", Style::new().green().bold()),
+            Outcome::Cancelled => ("stopped:", Style::new().yellow().bold()),
+            Outcome::StageFailed | Outcome::EnvironmentLacks => ("failed:", Style::new().red().bold()),
+        };
+        let word = self.paint(word, style);
+        let to_do = if unfinished == 0 { String::new() } else { format!(", {unfinished} to do") };
+        self.print(&format!("{word} {} run, {hits} up to date{to_do} ({elapsed})", format::plural(ran, "stage")));
+        if let Some(command) = &summary.go_on {
+            let command = self.paint(command, Style::new().bold());
+            self.print(&format!("to go on from here: {command}"));
+        }
+    }
+}
+
+impl Running {
+    fn text(&self) -> String {
+        let mut parts = vec![];
+        if let Some(meter) = &self.meter {
+            parts.push(match meter.total {
+                Some(total) if meter.unit == "bytes" => {
+                    format!("{} of {}", format::bytes(meter.done), format::bytes(total))
+                }
+                Some(total) => {
+                    format!("{}/{} {}", format::count(meter.done), format::count(total), meter.unit)
+                }
+                None => format::amount(meter.done, &meter.unit),
+            });
+            parts.extend(meter.rate().map(|rate| format::rate(rate, &meter.unit)));
+            parts.extend(meter.remaining().map(|left| format!("{} left", format::duration(left))));
+        }
+        parts.extend(self.metrics.clone());
+        if parts.is_empty() { self.kind.clone() } else { parts.join(" · ") }
+    }
+}
+
+impl Sink for Human {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::RunStarted { run, pipeline, stages } => {
+                self.width = stages.iter().map(String::len).max().unwrap_or(0);
+                let name = self.paint(pipeline, Style::new().bold());
+                self.header = Some(format!("{name}: {}, run {run}", format::plural(stages.len(), "stage")));
+            }
+            Event::StageHit { stage } if self.header.is_some() => self.silent_hits.push(stage.clone()),
+            Event::StageHit { stage } => self.hit(stage),
+            Event::StageWaiting { stage, holder } => {
+                self.flush();
+                let holder = holder.as_deref().unwrap_or("another run");
+                self.stage_line(
+                    "~",
+                    Style::new().yellow(),
+                    stage,
+                    &format!("waits for {holder}, which makes the same"),
+                );
+            }
+            Event::StageStarted { stage, kind, reasons, .. } => self.started(stage, kind, reasons),
+            Event::StageProgress { stage, unit, done, total } => self.progress(stage, unit, *done, *total),
+            Event::StageMetric { stage, values, .. } => self.metric(stage, values),
+            Event::StageFigure { .. } => {} // `pipe log` and `pipe runs` show figures
+            Event::StageLog { stage, level: Level::Info, message } => {
+                self.stage_line("-", Style::new(), stage, &format::printable(message));
+            }
+            Event::StageLog { stage, level: Level::Warn, message } => {
+                let warning = self.paint("warning:", Style::new().yellow());
+                self.stage_line("-", Style::new(), stage, &format!("{warning} {}", format::printable(message)));
+            }
+            Event::StageFinished { stage, seconds, .. } => self.finished(stage, *seconds),
+            Event::StageFailed { stage, kind, failure, seconds } => self.failed(stage, kind, failure, *seconds),
+            Event::RunFinished(summary) => self.run_finished(summary),
+        }
+    }
+}
+
+fn format_seconds(seconds: f64) -> String {
+    format::duration(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn told(events: &[Event]) -> String {
+        let buffer = Buffer::default();
+        let mut human = Human::plain(buffer.clone());
+        for event in events {
+            human.event(event);
+        }
+        let bytes = buffer.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn run_started() -> Event {
+        let stages = vec!["corpus".to_owned(), "tokens".to_owned(), "kept".to_owned()];
+        Event::RunStarted { run: "r1".to_owned(), pipeline: "中文-sft".to_owned(), stages }
+    }
+
+    fn hit(stage: &str) -> Event {
+        Event::StageHit { stage: stage.to_owned() }
+    }
+
+    fn started(stage: &str) -> Event {
+        Event::StageStarted {
+            stage: stage.to_owned(),
+            kind: "tokenize".to_owned(),
+            reasons: vec!["config `max_length` changed from 384 to 128".to_owned()],
+            log: "a.log".into(),
+        }
+    }
+
+    fn finished(outcome: Outcome, ran: usize, hits: usize, unfinished: usize) -> Event {
+        let go_on = (outcome != Outcome::Done).then(|| "pipe run sft.yaml".to_owned());
+        Event::RunFinished(Summary { run: "r1".to_owned(), outcome, ran, hits, unfinished, seconds: 0.004, go_on })
+    }
+
+    #[test]
+    fn a_run_with_nothing_to_do_is_one_line() {
+        let text = told(&[run_started(), hit("corpus"), hit("tokens"), hit("kept"), finished(Outcome::Done, 0, 3, 0)]);
+        assert_eq!(text, "up to date: 3 stages (4 ms)\n");
+    }
+
+    #[test]
+    fn a_run_with_something_to_do_tells_of_every_stage() {
+        let text = told(&[
+            run_started(),
+            hit("corpus"),
+            started("tokens"),
+            Event::StageProgress { stage: "tokens".to_owned(), unit: "rows".to_owned(), done: 1200, total: Some(1200) },
+            Event::StageMetric { stage: "tokens".to_owned(), step: 1, values: [("loss".to_owned(), 1.23456)].into() },
+            Event::StageFinished { stage: "tokens".to_owned(), seconds: 1.25, outputs: [].into() },
+            hit("kept"),
+            finished(Outcome::Done, 1, 2, 0),
+        ]);
+        assert_eq!(
+            text,
+            "中文-sft: 3 stages, run r1\n\
+             = corpus  up to date\n\
+             > tokens  tokenize: config `max_length` changed from 384 to 128\n\
+             ✓ tokens  done in 1.25 s · 1,200 rows · loss 1.235\n\
+             = kept    up to date\n\
+             done: 1 stage run, 2 up to date (4 ms)\n"
+        );
+    }
+
+    #[test]
+    fn a_failure_shows_the_log_then_the_causes_then_the_way_on() {
+        let failure = StageFailure {
+            class: FailureClass::Stage,
+            chain: vec!["no rows".to_owned(), "the file is empty".to_owned()],
+            hint: Some("look at the data".to_owned()),
+            log: Some("tokens.log".into()),
+            tail: vec!["reading".to_owned()],
+        };
+        let kind = "tokenize".to_owned();
+        let text = told(&[
+            run_started(),
+            started("tokens"),
+            Event::StageFailed { stage: "tokens".to_owned(), kind, failure, seconds: 2.0 },
+            finished(Outcome::StageFailed, 0, 1, 2),
+        ]);
+        let end = text.split_once("384 to 128\n").unwrap().1;
+        assert_eq!(
+            end,
+            "✗ tokens  failed after 2.00 s\n\
+             \x20 last lines of tokens.log:\n\
+             \x20 | reading\n\
+             error: stage `tokens` (tokenize): no rows\n\
+             \x20 caused by: the file is empty\n\
+             \x20 help: look at the data\n\
+             failed: 0 stages run, 1 up to date, 2 to do (4 ms)\n\
+             to go on from here: pipe run sft.yaml\n"
+        );
+    }
+
+    #[test]
+    fn a_message_cannot_steer_the_terminal() {
+        let text = told(&[
+            run_started(),
+            Event::StageLog { stage: "kept".to_owned(), level: Level::Warn, message: "\u{1b}[2Jgone\u{7}".to_owned() },
+        ]);
+        assert_eq!(text, "- kept    warning: gone\n");
+    }
+
+    #[test]
+    fn progress_is_put_in_words() {
+        let start = Instant::now();
+        let mut meter = Meter::new("steps", 0, Some(400), start);
+        meter.advance("steps", 100, Some(400), start + Duration::from_secs(25));
+        let metrics = Some("loss 1.235".to_owned());
+        let running = Running { kind: "train".to_owned(), meter: Some(meter), metrics, shown: start };
+        assert_eq!(running.text(), "100/400 steps · 4.00 steps/s · 1m 15s left · loss 1.235");
+    }
+}

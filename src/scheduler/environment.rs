@@ -1,0 +1,62 @@
+//! What a worker sees of the environment: a short list, the same for every kind.
+//!
+//! A variable that could change a byte of an artifact does not belong here: it would not be in the key.
+
+use std::process::Command;
+
+/// Passed on as they are, where they are set.
+const PASSED: &[&str] = &[
+    // finding programs, files and folders
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    // finding libtorch and the GPU's driver
+    "LIBTORCH",
+    "LD_LIBRARY_PATH",
+    "CUDA_HOME",
+    "CUDA_VISIBLE_DEVICES",
+    // how much is logged
+    "RUST_BACKTRACE",
+    "RUST_LOG",
+];
+
+/// Set to the same value everywhere.
+const FIXED: &[(&str, &str)] = &[
+    ("LANG", "C.UTF-8"),
+    ("LC_ALL", "C.UTF-8"),
+    ("TZ", "UTC"),
+    // cuBLAS gives the same bits for the same work only with a fixed workspace.
+    ("CUBLAS_WORKSPACE_CONFIG", ":4096:8"),
+];
+
+/// Gives `command` the declared environment and nothing else.
+pub(super) fn declare(command: &mut Command) {
+    command.env_clear();
+    for name in PASSED {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command.envs(FIXED.iter().copied());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_else_is_passed_on() {
+        // Cargo sets CARGO_MANIFEST_DIR for every test.
+        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+        let mut command = Command::new("true");
+        declare(&mut command);
+        let names: Vec<_> = command.get_envs().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
+        assert!(names.iter().any(|name| name == "PATH"));
+        for name in &names {
+            assert!(
+                PASSED.contains(&name.as_str()) || FIXED.iter().any(|(fixed, _)| fixed == name),
+                "{name} is passed on"
+            );
+        }
+    }
+}

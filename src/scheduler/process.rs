@@ -1,0 +1,161 @@
+//! One worker process: started, fed its job, listened to, stopped, waited for.
+//!
+//! A worker is the leader of its own process group, so that Ctrl-C in a terminal reaches only the scheduler and a
+//! signal from the scheduler reaches everything that the worker started. It asks the kernel to die with its parent,
+//! which means the thread that spawned it: [`Worker::spawn`] is called on the scheduler's own thread, which outlives
+//! all workers.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Write},
+    os::{
+        fd::BorrowedFd,
+        unix::process::{CommandExt, ExitStatusExt},
+    },
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError, mpsc::SyncSender},
+    thread,
+};
+
+use pipe_stage::{Event, Job, WORKER_SUBCOMMAND};
+use rustix::{
+    io::{FdFlags, fcntl_setfd},
+    process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid},
+};
+
+use super::{environment, lines};
+
+/// What a worker's threads tell the scheduler.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// A line of the protocol.
+    Event(Event),
+    /// A line on standard output that is none.
+    Noise(String),
+    /// The process is gone, and everything it said has been passed on.
+    Ended(ExitStatus),
+}
+
+/// Why a worker could not be started.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SpawnError {
+    #[error("cannot start the worker program {}", program.display())]
+    Program { program: PathBuf, source: io::Error },
+    #[error("cannot describe the job")]
+    Job(#[from] serde_json::Error),
+    #[error("cannot set up the worker's log, lock or threads")]
+    Plumbing(#[from] io::Error),
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub(super) struct Worker {
+    group: Pid,
+    /// Whether the process was reaped: from then on its number may belong to someone else.
+    reaped: Arc<Mutex<bool>>,
+}
+
+impl Worker {
+    /// Starts `program` on `job`. What it says goes to `said`, marked by `tag`, and ends with [`Said::Ended`]; its
+    /// standard error is appended to `log`. It keeps `hold` open as long as it lives: a lock on that file outlives a
+    /// scheduler that dies first.
+    pub(super) fn spawn<T: Copy + Send + 'static>(
+        program: &Path,
+        job: &Job,
+        log: &Path,
+        hold: BorrowedFd<'_>,
+        said: &SyncSender<(T, Said)>,
+        tag: T,
+    ) -> Result<Self, SpawnError> {
+        let job = serde_json::to_vec(job)?;
+        let log = File::options().append(true).create(true).open(log)?;
+        let mut command = Command::new(program);
+        command
+            .arg(WORKER_SUBCOMMAND)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            // No stage may depend on where the scheduler was started.
+            .current_dir("/")
+            .process_group(0);
+        environment::declare(&mut command);
+
+        // Workers are only spawned on this thread, so no other child inherits the descriptor in between.
+        fcntl_setfd(hold, FdFlags::empty()).map_err(io::Error::from)?;
+        let spawned = command.spawn();
+        fcntl_setfd(hold, FdFlags::CLOEXEC).map_err(io::Error::from)?;
+        let mut child = spawned.map_err(|source| SpawnError::Program { program: program.to_owned(), source })?;
+
+        let worker = Self { group: Pid::from_child(&child), reaped: Arc::default() };
+        let threads = match (child.stdin.take(), child.stdout.take()) {
+            (Some(stdin), Some(stdout)) => worker.start_threads(child, stdin, stdout, job, said, tag),
+            _ => Err(io::Error::other("the worker has no standard streams")),
+        };
+        // Without its threads nobody would wait for it.
+        threads.inspect_err(|_| worker.signal(Signal::KILL))?;
+        Ok(worker)
+    }
+
+    /// Sends a signal to the worker and to all that it started. Nothing happens if it is gone.
+    pub(super) fn signal(&self, signal: Signal) {
+        let reaped = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*reaped {
+            let _ = kill_process_group(self.group, signal);
+        }
+    }
+
+    fn start_threads<T: Copy + Send + 'static>(
+        &self,
+        child: Child,
+        mut stdin: ChildStdin,
+        stdout: ChildStdout,
+        job: Vec<u8>,
+        said: &SyncSender<(T, Said)>,
+        tag: T,
+    ) -> io::Result<()> {
+        let builder = |name: &str| thread::Builder::new().name(format!("{name} of worker {}", child.id()));
+        // A worker that ends before it has read its job says why in another way.
+        let feeder = builder("input").spawn(move || drop(stdin.write_all(&job)))?;
+        let listener = builder("output").spawn({
+            let said = said.clone();
+            move || listen(stdout, &said, tag)
+        })?;
+        let (group, reaped, said) = (self.group, Arc::clone(&self.reaped), said.clone());
+        builder("end").spawn(move || {
+            let status = wait(child, group, &reaped);
+            // The group is gone, so both pipes have ended.
+            let _ = feeder.join();
+            let _ = listener.join();
+            let _ = said.send((tag, Said::Ended(status)));
+        })?;
+        Ok(())
+    }
+}
+
+/// Passes on every line until the stream ends.
+fn listen<T: Copy>(stdout: ChildStdout, said: &SyncSender<(T, Said)>, tag: T) {
+    let mut stdout = BufReader::new(stdout);
+    let mut line = Vec::new();
+    while let Ok(true) = lines::next_line(&mut stdout, &mut line) {
+        let message = match serde_json::from_slice(&line) {
+            Ok(event) => Said::Event(event),
+            Err(_) => Said::Noise(String::from_utf8_lossy(&line).into_owned()),
+        };
+        if said.send((tag, message)).is_err() {
+            return; // the scheduler has ended
+        }
+    }
+}
+
+/// Waits for the end of the worker, and ends what it left behind.
+fn wait(mut child: Child, group: Pid, reaped: &Mutex<bool>) -> ExitStatus {
+    // First without reaping: as long as the zombie is there, the number of the group is ours.
+    let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let _ = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(group), ended));
+    let mut reaped = reaped.lock().unwrap_or_else(PoisonError::into_inner);
+    let _ = kill_process_group(group, Signal::KILL);
+    *reaped = true;
+    // Cannot fail for a child that nobody else waits for; if it does, that is no success.
+    child.wait().unwrap_or_else(|_| ExitStatus::from_raw(1 << 8))
+}

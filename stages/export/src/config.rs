@@ -38,7 +38,8 @@ impl Validate for Config {
             }
         }
         for code in &self.language {
-            let is_code = (2..=16).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+            let is_code =
+                (2..=16).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
             problems.require(is_code, "language", format!("`{code}` is not a language code such as `en` or `zh`"));
         }
     }
@@ -49,7 +50,7 @@ fn is_one_line(text: &str) -> bool {
 }
 
 /// Whether `name` is `name` or `owner/name` of a model hub.
-fn is_hub_name(name: &str) -> bool {
+pub(crate) fn is_hub_name(name: &str) -> bool {
     let is_part = |part: &str| {
         !part.is_empty()
             && !part.starts_with(['.', '-'])

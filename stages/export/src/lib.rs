@@ -1,10 +1,15 @@
 //! The kind `export`: a trained adapter as a PEFT folder that can be published.
 //!
-//! It copies and describes; it computes nothing and needs no libtorch.
+//! It copies and describes; it computes nothing and needs no libtorch. Nothing that it writes depends on the time or
+//! on a path.
 
+mod card;
 mod config;
+mod error;
+mod run;
 
 pub use config::Config;
+pub use error::Error;
 use pipe_stage::{Kind, Port};
 
 /// The kind `export`.

@@ -23,7 +23,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tch::TchError;
 
-use crate::{AdamW, Parameter, transfer};
+use crate::{Parameter, optimizer::AdamW, transfer};
 
 const PREFIX: &str = "checkpoint-";
 const UNFINISHED: &str = "unfinished-checkpoint";

@@ -1,0 +1,120 @@
+//! Files that appear all at once or not at all.
+
+use std::{
+    fs::{self, File, Permissions},
+    io::{self, Write},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
+use tempfile::NamedTempFile;
+
+use super::{CacheError, Home, error::Trying};
+
+impl Home {
+    /// Replaces `path` by a file with these bytes. After a crash at any moment the old file or the new one is there,
+    /// whole; once this returns, it is the new one, even after a power cut.
+    pub(crate) fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
+        let file = self.filled(path, bytes, 0o666)?;
+        file.as_file().sync_all().trying("write", path)?;
+        publish(file, path)?;
+        sync_folder(parent(path)?)
+    }
+
+    /// The same for a file that can be made again, and is checked when it is read: a power cut may lose it.
+    pub(super) fn write_hint(&self, path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
+        publish(self.filled(path, bytes, 0o666)?, path)
+    }
+
+    /// The same as [`Home::write`], read-only, without the last step: the caller syncs the folder.
+    pub(super) fn write_object(&self, path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
+        let file = self.filled(path, bytes, 0o444)?;
+        file.as_file().sync_all().trying("write", path)?;
+        publish(file, path)
+    }
+
+    fn filled(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<NamedTempFile, CacheError> {
+        let mut file = self.temporary(mode)?;
+        file.write_all(bytes).trying("write", path)?;
+        Ok(file)
+    }
+
+    /// A new file in the same file system as everything else of the home. The umask applies to `mode`.
+    pub(super) fn temporary(&self, mode: u32) -> Result<NamedTempFile, CacheError> {
+        let folder = self.tmp();
+        let create = || tempfile::Builder::new().permissions(Permissions::from_mode(mode)).tempfile_in(&folder);
+        match create() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(&folder).trying("create the folder", &folder)?;
+                create()
+            }
+            created => created,
+        }
+        .trying("write in", &folder)
+    }
+}
+
+/// Renames a finished temporary file into place, creating the folder if need be.
+pub(super) fn publish(file: NamedTempFile, path: &Path) -> Result<(), CacheError> {
+    #[cfg(test)]
+    super::crash::point("before rename");
+    let file = match file.persist(path) {
+        Err(error) if error.error.kind() == io::ErrorKind::NotFound => {
+            let folder = parent(path)?;
+            fs::create_dir_all(folder).trying("create the folder", folder)?;
+            error.file.persist(path)
+        }
+        persisted => persisted,
+    };
+    file.map_err(|error| error.error).trying("write", path)?;
+    #[cfg(test)]
+    super::crash::point("after rename");
+    Ok(())
+}
+
+/// Makes renames in `folder` survive a power cut.
+pub(super) fn sync_folder(folder: &Path) -> Result<(), CacheError> {
+    File::open(folder).and_then(|file| file.sync_all()).trying("write in", folder)
+}
+
+fn parent(path: &Path) -> Result<&Path, CacheError> {
+    path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput)).trying("write", path)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::{super::crash, *};
+
+    #[test]
+    fn a_write_makes_folders_and_leaves_no_temporary_file() {
+        let temp = tempfile::tempdir().unwrap();
+        let home = Home::open(temp.path()).unwrap();
+        let path = temp.path().join("deep/er/file");
+        home.write(&path, b"one").unwrap();
+        home.write(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(home.tmp()).unwrap().count(), 0);
+    }
+
+    /// Dies while it writes `$PIPE_TEST_FOLDER/file`; a test of its own only in the child process.
+    #[test]
+    fn crashing_writer() {
+        let Some(folder) = std::env::var_os("PIPE_TEST_FOLDER") else { return };
+        let home = Home::open(&folder).unwrap();
+        let _ = home.write(&Path::new(&folder).join("file"), b"new");
+        unreachable!("the crash point was not reached");
+    }
+
+    #[test]
+    fn a_crash_leaves_the_old_file_or_the_new_one() {
+        for (point, expected) in [("before rename", "old"), ("after rename", "new")] {
+            let temp = tempfile::tempdir().unwrap();
+            let home = Home::open(temp.path()).unwrap();
+            home.write(&temp.path().join("file"), b"old").unwrap();
+            let crashed = crash::child("cache::atomic::tests::crashing_writer", point, temp.path());
+            assert!(crashed, "the child must die at the crash point `{point}`");
+            assert_eq!(fs::read_to_string(temp.path().join("file")).unwrap(), expected, "{point}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The folders of a stage that is being run.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use super::{Acquired, CacheError, Home, KeyLock, error::Trying};
+
+/// A temporary file that nobody wrote to for so long is left over from a crash.
+const STALE_TEMPORARY: Duration = Duration::from_hours(24);
+
+/// One attempt at making a key's artifacts. Its scratch goes when it is dropped; what it can resume from stays until
+/// it succeeds.
+#[derive(Debug)]
+pub struct Attempt {
+    scratch: PathBuf,
+    resume: PathBuf,
+    // Dropped last, so that nobody else has the key while the scratch goes.
+    _lock: KeyLock,
+}
+
+impl Attempt {
+    /// Begins an attempt: fresh folders, among them one for each of `outputs`, and the resume folder as it was left.
+    ///
+    /// # Errors
+    /// If the folders cannot be made.
+    pub fn begin(home: &Home, lock: KeyLock, outputs: &[&str]) -> Result<Self, CacheError> {
+        let attempt = Self { scratch: home.scratch(lock.key()), resume: home.resume(lock.key()), _lock: lock };
+        remove(&attempt.scratch)?;
+        for folder in outputs.iter().map(|output| attempt.output().join(output)).chain([
+            attempt.inputs(),
+            attempt.temporary(),
+            attempt.resume.clone(),
+        ]) {
+            fs::create_dir_all(&folder).trying("create the folder", &folder)?;
+        }
+        Ok(attempt)
+    }
+
+    /// Where the inputs are laid out: an empty folder.
+    pub fn inputs(&self) -> PathBuf {
+        self.scratch.join("inputs")
+    }
+
+    /// The folder that holds one empty folder for each output.
+    pub fn output(&self) -> PathBuf {
+        self.scratch.join("output")
+    }
+
+    /// For the worker's `TMPDIR`.
+    pub fn temporary(&self) -> PathBuf {
+        self.scratch.join("tmp")
+    }
+
+    /// What the attempts at this key hand on to each other.
+    pub fn resume(&self) -> &Path {
+        &self.resume
+    }
+
+    /// Ends an attempt whose artifacts and record are stored: there is nothing left to resume.
+    pub fn succeed(self) {
+        discard(&self.resume);
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        discard(&self.scratch);
+        // A stage that left nothing to resume from leaves no folder either.
+        let _ = fs::remove_dir(&self.resume);
+    }
+}
+
+/// Removes what killed runs left: scratch that nobody works in, and old temporary files. Never what can be resumed.
+///
+/// # Errors
+/// If the home cannot be read. What cannot be removed is left for the next time.
+pub fn sweep(home: &Home) -> Result<(), CacheError> {
+    let folder = home.root().join("scratch");
+    for name in names(&folder)? {
+        // Whoever works in it holds the lock; whoever gets it finds nobody at work.
+        let Ok(key) = name.parse() else { continue };
+        if let Acquired::Held(_lock) = KeyLock::acquire(home, &key)? {
+            discard(&folder.join(name));
+        }
+    }
+    for name in names(&home.tmp())? {
+        let path = home.tmp().join(name);
+        let age = |modified| SystemTime::now().duration_since(modified).unwrap_or_default();
+        let modified = fs::symlink_metadata(&path).and_then(|metadata| metadata.modified());
+        if modified.is_ok_and(|modified| age(modified) > STALE_TEMPORARY) {
+            discard(&path);
+        }
+    }
+    Ok(())
+}
+
+fn names(folder: &Path) -> Result<Vec<String>, CacheError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.trying("read", folder)?,
+    };
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
+}
+
+fn remove(path: &Path) -> Result<(), CacheError> {
+    let removed = match fs::symlink_metadata(path) {
+        Err(error) => Err(error),
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.trying("remove", path),
+    }
+}
+
+fn discard(path: &Path) {
+    if let Err(error) = remove(path) {
+        tracing::debug!(%error, "left for the next sweep");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::{super::key::tests::key, *};
+
+    fn begin(home: &Home) -> Attempt {
+        let Acquired::Held(lock) = KeyLock::acquire(home, &key(1)).unwrap() else { panic!("the lock is free") };
+        Attempt::begin(home, lock, &["train", "held_out"]).unwrap()
+    }
+
+    #[test]
+    fn a_failed_attempt_hands_its_checkpoints_to_the_next_and_a_good_one_leaves_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let home = Home::open(temp.path()).unwrap();
+        let first = begin(&home);
+        assert!(first.output().join("train").is_dir() && first.output().join("held_out").is_dir());
+        fs::write(first.output().join("train/half"), "x").unwrap();
+        fs::write(first.resume().join("checkpoint"), "x").unwrap();
+        drop(first);
+        assert!(!home.scratch(&key(1)).exists());
+
+        let second = begin(&home);
+        assert!(second.resume().join("checkpoint").exists());
+        assert!(!second.output().join("train/half").exists());
+        second.succeed();
+        assert!(!home.scratch(&key(1)).exists() && !home.resume(&key(1)).exists());
+    }
+
+    #[test]
+    fn a_sweep_takes_dead_scratch_and_spares_what_is_alive_or_can_be_resumed() {
+        let temp = tempfile::tempdir().unwrap();
+        let home = Home::open(temp.path()).unwrap();
+        let alive = begin(&home);
+        fs::create_dir_all(home.scratch(&key(2)).join("output/out")).unwrap();
+        fs::create_dir_all(home.resume(&key(2))).unwrap();
+        fs::create_dir_all(home.tmp()).unwrap();
+        let (old, new) = (home.tmp().join("old"), home.tmp().join("new"));
+        let file = fs::File::create(&old).unwrap();
+        file.set_modified(SystemTime::now() - STALE_TEMPORARY * 2).unwrap();
+        fs::write(&new, "").unwrap();
+
+        sweep(&home).unwrap();
+        assert!(alive.output().join("train").exists());
+        assert!(!home.scratch(&key(2)).exists());
+        assert!(home.resume(&key(2)).exists());
+        assert!(!old.exists() && new.exists());
+    }
+
+    #[test]
+    fn an_attempt_begins_afresh_where_a_killed_one_left_its_scratch() {
+        let temp = tempfile::tempdir().unwrap();
+        let home = Home::open(temp.path()).unwrap();
+        fs::create_dir_all(home.scratch(&key(1)).join("output/train/half")).unwrap();
+        let attempt = begin(&home);
+        assert_eq!(fs::read_dir(attempt.output().join("train")).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,103 @@
+//! What can go wrong with a cache.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use pipe_stage::Digest;
+
+use super::Flaw;
+
+/// A failure of the cache itself, or of what it was given.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The system refused an operation.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was tried: "write", "create the folder".
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The home was written by a `pipe` with another layout.
+    #[error(
+        "the cache `{}` has layout {found}, this pipe knows layout {known}: use the pipe that made it, \
+         or set PIPE_HOME to another folder",
+        path.display()
+    )]
+    Layout {
+        /// The home.
+        path: PathBuf,
+        /// What its `version` file says.
+        found: String,
+        /// What this program writes.
+        known: u32,
+    },
+    /// A stage's output cannot be stored.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// An artifact is not whole.
+    #[error("the artifact {} cannot be used: {flaw}; run the pipeline to make it again", digest.short())]
+    Artifact {
+        /// The artifact.
+        digest: Digest,
+        /// What is wrong with it.
+        flaw: Flaw,
+    },
+    /// The destination of a copy is taken.
+    #[error("`{}` exists already: name a new or an empty folder", path.display())]
+    DestinationTaken {
+        /// The destination.
+        path: PathBuf,
+    },
+}
+
+/// Why the folder that a stage wrote cannot become an artifact. The stage is to blame.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// There is no such folder.
+    #[error("the output `{output}` is missing: the stage removed or replaced its folder")]
+    Missing {
+        /// The name of the folder.
+        output: String,
+    },
+    /// There is nothing in it.
+    #[error("the output `{output}` is empty: the stage ended without an error and wrote no file")]
+    Empty {
+        /// The name of the folder.
+        output: String,
+    },
+    /// Links would point out of the artifact.
+    #[error("the output file `{path}` is a symbolic link: a stage must write files, or copy them")]
+    Link {
+        /// Relative to the output.
+        path: String,
+    },
+    /// Sockets, pipes and devices have no bytes to keep.
+    #[error("the output file `{path}` is neither a file nor a folder")]
+    Special {
+        /// Relative to the output.
+        path: String,
+    },
+    /// The name could not be stored or shown.
+    #[error("the output file {path:?} has a name that cannot be stored: names are UTF-8 without control characters")]
+    Name {
+        /// Relative to the output.
+        path: String,
+    },
+}
+
+/// Turns an [`io::Error`] into a [`CacheError`] that says what was tried on which path.
+pub(super) trait Trying<T> {
+    fn trying(self, action: &'static str, path: &Path) -> Result<T, CacheError>;
+}
+
+impl<T> Trying<T> for io::Result<T> {
+    fn trying(self, action: &'static str, path: &Path) -> Result<T, CacheError> {
+        self.map_err(|source| CacheError::Io { action, path: path.to_owned(), source })
+    }
+}

@@ -1,0 +1,48 @@
+//! The cache: what was made, under the key of what it was made from.
+//!
+//! It stores and finds; it decides nothing (that is `plan`) and runs nothing (that is `scheduler`).
+//!
+//! # Layout of a home
+//! ```text
+//! version                   the version of this layout
+//! objects/ab/cdef...        read-only files, named by the BLAKE3 of their bytes: files of artifacts, and manifests
+//! verified/ab/cdef...       by artifact: when its objects were last hashed, and how they looked then
+//! actions/KEY.json          action records: key -> digests of the outputs, and the story of the run that made them
+//! stages/PIPELINE/STAGE     the key that a stage last had, so that a plan can say what changed
+//! files/HASH                by file or folder of the user's: digests that need no second reading
+//! locks/KEY                 held by the process that works on a key, gone otherwise
+//! scratch/KEY/              the running attempt; swept when nobody holds the lock
+//! resume/KEY/               what a killed attempt leaves to the next one
+//! runs/ID.json, logs/ID/    run records, and the logs of their stages
+//! tmp/                      files about to be renamed into place
+//! ```
+//! # Rules
+//! - Nothing is modified in place: files are written beside, made durable, and renamed.
+//! - Nothing is trusted: an object is hashed before it is used, unless its inode has not changed since it last was.
+//! - An action record is written after its objects, so that a record never promises what was not yet there.
+
+mod atomic;
+mod attempt;
+#[cfg(test)]
+mod crash;
+mod error;
+mod hash;
+mod home;
+mod key;
+mod lock;
+mod manifest;
+mod record;
+mod stamp;
+mod store;
+mod tree;
+mod user_files;
+
+pub use attempt::{Attempt, sweep};
+pub use error::{CacheError, OutputError};
+pub use home::Home;
+pub use key::{Identity, KEY_SCHEMA, Key};
+pub use lock::{Acquired, Holder, KeyLock};
+pub use manifest::{Entry, Manifest};
+pub use record::{ActionRecord, Environment, Records};
+pub use store::{Flaw, Store};
+pub use user_files::{FileIdentity, UserFileError, UserFiles};

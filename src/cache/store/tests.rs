@@ -1,0 +1,218 @@
+//! Tests of the store, told as what happens to a folder.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{collections::BTreeMap, fs::FileTimes, os::unix::ffi::OsStrExt};
+
+use super::*;
+
+struct Fixture {
+    temp: tempfile::TempDir,
+    home: Home,
+    store: Store,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let home = Home::open(temp.path().join("home")).unwrap();
+        home.create().unwrap();
+        let store = Store::new(&home);
+        Self { temp, home, store }
+    }
+
+    /// A folder with these files.
+    fn folder(&self, name: &str, files: &[(&str, &str)]) -> PathBuf {
+        let folder = self.temp.path().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        for (path, text) in files {
+            let path = folder.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        folder
+    }
+
+    fn ingest(&self, files: &[(&str, &str)]) -> Digest {
+        let folder = self.folder("out", files);
+        let digest = self.store.ingest(&folder).unwrap();
+        fs::remove_dir_all(folder).unwrap();
+        digest
+    }
+
+    fn object(&self, text: &str) -> PathBuf {
+        self.home.object(&Digest::of(text.as_bytes()))
+    }
+}
+
+fn read(folder: &Path) -> BTreeMap<String, String> {
+    let found = walk(folder, Links::Follow).unwrap();
+    found.into_iter().map(|file| (file.name, fs::read_to_string(file.path).unwrap())).collect()
+}
+
+fn files(files: &[(&str, &str)]) -> BTreeMap<String, String> {
+    files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
+}
+
+/// Writes to a file behind the back of the cache, keeping its size and putting its modification time back.
+fn flip(path: &Path) {
+    let metadata = fs::metadata(path).unwrap();
+    let mut bytes = fs::read(path).unwrap();
+    bytes[0] ^= 1;
+    fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
+    fs::write(path, bytes).unwrap();
+    let file = File::options().write(true).open(path).unwrap();
+    file.set_times(FileTimes::new().set_modified(metadata.modified().unwrap())).unwrap();
+    fs::set_permissions(path, metadata.permissions()).unwrap();
+    let after = fs::metadata(path).unwrap();
+    assert_eq!((metadata.len(), metadata.modified().unwrap()), (after.len(), after.modified().unwrap()));
+}
+
+const FILES: &[(&str, &str)] = &[("a.txt", "alpha"), ("sub/名前.txt", "beta"), ("twin.txt", "alpha")];
+
+#[test]
+fn a_folder_goes_in_and_comes_out_by_its_digest() {
+    let fixture = Fixture::new();
+    let digest = fixture.ingest(FILES);
+    assert_eq!(fixture.ingest(FILES), digest, "the same content has the same digest");
+    assert_ne!(fixture.ingest(&[("b.txt", "alpha")]), digest);
+
+    let view = fixture.temp.path().join("view");
+    fixture.store.materialise(&digest, &view).unwrap();
+    assert_eq!(read(&view), files(FILES));
+
+    let copy = fixture.temp.path().join("some/where/copy");
+    let manifest = fixture.store.checkout(&digest, &copy).unwrap();
+    assert_eq!(read(&copy), files(FILES));
+    assert_eq!(manifest.total_bytes(), 14);
+}
+
+#[test]
+fn objects_are_read_only_and_a_copy_is_not_tied_to_them() {
+    let fixture = Fixture::new();
+    let digest = fixture.ingest(FILES);
+    assert_eq!(fs::metadata(fixture.object("alpha")).unwrap().mode() & 0o777, 0o444);
+    let copy = fixture.temp.path().join("copy");
+    fixture.store.checkout(&digest, &copy).unwrap();
+    fs::write(copy.join("a.txt"), "changed by the user").unwrap();
+    assert!(fixture.store.verify(&digest).is_ok());
+    assert_eq!(fs::read_to_string(fixture.object("alpha")).unwrap(), "alpha");
+}
+
+#[test]
+fn the_executable_bit_is_content_and_survives() {
+    let fixture = Fixture::new();
+    let plain = fixture.ingest(&[("run.sh", "true")]);
+    let folder = fixture.folder("out", &[("run.sh", "true")]);
+    fs::set_permissions(folder.join("run.sh"), Permissions::from_mode(0o755)).unwrap();
+    let digest = fixture.store.ingest(&folder).unwrap();
+    assert_ne!(plain, digest);
+    let (view, copy) = (fixture.temp.path().join("view"), fixture.temp.path().join("copy"));
+    fixture.store.materialise(&digest, &view).unwrap();
+    fixture.store.checkout(&digest, &copy).unwrap();
+    for folder in [view, copy] {
+        assert_ne!(fs::metadata(folder.join("run.sh")).unwrap().mode() & 0o100, 0);
+    }
+}
+
+#[test]
+fn a_flipped_byte_of_the_same_size_and_time_is_found_and_mended_by_the_next_run() {
+    let fixture = Fixture::new();
+    let digest = fixture.ingest(FILES);
+    assert!(fixture.store.verify(&digest).is_ok());
+    flip(&fixture.object("beta"));
+    let flaw = fixture.store.verify(&digest).unwrap_err();
+    assert!(matches!(&flaw, Flaw::Damaged { file: Some(file), .. } if file == "sub/名前.txt"), "{flaw}");
+    assert!(fixture.store.verify(&digest).is_err(), "looking at it does not make it good");
+    let error = fixture.store.checkout(&digest, &fixture.temp.path().join("copy")).unwrap_err();
+    assert!(matches!(error, CacheError::Artifact { .. }), "{error}");
+    assert!(fixture.store.materialise(&digest, &fixture.temp.path().join("view")).is_err());
+
+    assert_eq!(fixture.ingest(FILES), digest);
+    assert!(fixture.store.verify(&digest).is_ok());
+}
+
+#[test]
+fn missing_and_damaged_objects_are_told_apart() {
+    let fixture = Fixture::new();
+    let digest = fixture.ingest(FILES);
+    fs::remove_file(fixture.object("alpha")).unwrap();
+    assert_eq!(fixture.store.verify(&digest), Err(Flaw::Missing { file: Some("a.txt".to_owned()) }));
+    flip(&fixture.home.object(&digest));
+    assert!(matches!(fixture.store.verify(&digest), Err(Flaw::Damaged { file: None, .. })));
+    fs::remove_file(fixture.home.object(&digest)).unwrap();
+    assert_eq!(fixture.store.verify(&digest), Err(Flaw::Missing { file: None }));
+    let file = Digest::of(b"beta");
+    assert!(matches!(fixture.store.verify(&file), Err(Flaw::Damaged { file: None, .. })), "a file is no artifact");
+}
+
+/// Objects verified once are not read again: shown by an unreadable object, which only root could read.
+#[test]
+fn an_untouched_artifact_is_not_hashed_twice() {
+    let fixture = Fixture::new();
+    let digest = fixture.ingest(FILES);
+    let verified = fixture.home.verified(&digest);
+    let written = fs::metadata(&verified).unwrap().ino();
+    assert!(fixture.store.verify(&digest).is_ok());
+    assert_eq!(fs::metadata(&verified).unwrap().ino(), written, "nothing was hashed, so nothing was written");
+
+    fs::remove_file(&verified).unwrap();
+    assert!(fixture.store.verify(&digest).is_ok());
+    assert!(verified.exists(), "everything was hashed, and that is remembered");
+    fs::write(&verified, "rubbish").unwrap();
+    assert!(fixture.store.verify(&digest).is_ok());
+}
+
+#[test]
+fn what_is_no_artifact_is_refused_with_its_name() {
+    let fixture = Fixture::new();
+    let refused = |folder: &Path| fixture.store.ingest(folder).unwrap_err().to_string();
+    let folder = fixture.temp.path().join("out");
+    assert!(refused(&folder).starts_with("the output `out` is missing"));
+    fs::create_dir_all(folder.join("only/folders")).unwrap();
+    assert!(refused(&folder).starts_with("the output `out` is empty"));
+
+    symlink("/etc/passwd", folder.join("only/link")).unwrap();
+    assert!(refused(&folder).starts_with("the output file `only/link` is a symbolic link"));
+    fs::remove_file(folder.join("only/link")).unwrap();
+    symlink("/etc", folder.join("only/link")).unwrap();
+    assert!(refused(&folder).starts_with("the output file `only/link` is a symbolic link"));
+    fs::remove_file(folder.join("only/link")).unwrap();
+
+    let _socket = std::os::unix::net::UnixListener::bind(folder.join("socket")).unwrap();
+    assert!(refused(&folder).starts_with("the output file `socket` is neither"));
+    fs::remove_file(folder.join("socket")).unwrap();
+
+    fs::write(folder.join("two\nlines"), "x").unwrap();
+    assert!(refused(&folder).starts_with("the output file \"two\\nlines\" has a name"));
+    fs::remove_file(folder.join("two\nlines")).unwrap();
+    fs::write(folder.join(std::ffi::OsStr::from_bytes(b"\xff")), "x").unwrap();
+    assert!(refused(&folder).contains("has a name that cannot be stored"));
+}
+
+#[test]
+fn a_second_name_of_a_file_is_not_taken_into_the_cache() {
+    let fixture = Fixture::new();
+    let mine = fixture.temp.path().join("mine");
+    fs::write(&mine, "the user's").unwrap();
+    let folder = fixture.folder("out", &[]);
+    fs::hard_link(&mine, folder.join("linked")).unwrap();
+    let digest = fixture.store.ingest(&folder).unwrap();
+    fs::write(&mine, "changed").unwrap();
+    assert!(fixture.store.verify(&digest).is_ok());
+    assert_ne!(fs::metadata(&mine).unwrap().mode() & 0o200, 0, "the user's file stays writable");
+}
+
+#[test]
+fn a_copy_takes_an_empty_folder_and_nothing_that_is_in_use() {
+    let fixture = Fixture::new();
+    let digest = fixture.ingest(FILES);
+    let copy = fixture.temp.path().join("copy");
+    fs::create_dir(&copy).unwrap();
+    fixture.store.checkout(&digest, &copy).unwrap();
+    assert!(matches!(fixture.store.checkout(&digest, &copy), Err(CacheError::DestinationTaken { .. })));
+    let link = fixture.temp.path().join("link");
+    symlink("nowhere", &link).unwrap();
+    assert!(matches!(fixture.store.checkout(&digest, &link), Err(CacheError::DestinationTaken { .. })));
+    let names: Vec<_> = fs::read_dir(fixture.temp.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(names.iter().all(|name| !name.to_string_lossy().starts_with(".pipe-get")), "{names:?}");
+}

@@ -1,0 +1,77 @@
+//! The fields of `with:` of a `tokenize` stage.
+
+use std::collections::BTreeSet;
+
+use pipe_stage::{Problems, Validate};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How a `tokenize` stage makes samples of rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Keep this many tokens of a row, counted from its start, 1 or more. Default 384.
+    #[schemars(range(min = 1))]
+    pub max_length: u64,
+    /// Samples are never padded, training packs them: must be false. Default false.
+    pub padding: bool,
+    /// Which tokens the loss counts. Default `all`.
+    pub loss_on: LossOn,
+    /// End `text` and `prompt`/`completion` rows with the tokenizer's end token, before they are cut. A chat template
+    /// closes its turns itself: rows of messages stay as it writes them. Default false.
+    pub add_eos: bool,
+    /// What to do with a row that cannot be used. Default `fail`.
+    pub on_bad_row: OnBadRow,
+    /// Rows that a thread takes at once, 1 or more. Default 256.
+    #[schemars(range(min = 1), extend("x-execution-only" = true))]
+    pub batch_size: u64,
+    /// Threads, 1 or more. Default: the stage's `cpus`, else all cores.
+    #[schemars(range(min = 1), extend("x-execution-only" = true))]
+    pub num_proc: Option<u64>,
+}
+
+/// Which tokens the loss counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LossOn {
+    /// Every token.
+    All,
+    /// What the assistant says, up to and including the token that ends its turn; of `prompt`/`completion` rows the
+    /// completion.
+    Assistant,
+}
+
+/// What to do with a row that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnBadRow {
+    /// Stop, and name the row.
+    Fail,
+    /// Leave it out, and count it.
+    Skip,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_length: 384,
+            padding: false,
+            loss_on: LossOn::All,
+            add_eos: false,
+            on_bad_row: OnBadRow::Fail,
+            batch_size: 256,
+            num_proc: None,
+        }
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self, _inputs: &BTreeSet<String>, problems: &mut Problems) {
+        problems.require(self.max_length >= 1, "max_length", "must be at least 1");
+        if self.padding {
+            problems.at_with_help("padding", "samples are never padded", "remove it, or set it to false");
+        }
+        problems.require(self.batch_size >= 1, "batch_size", "must be at least 1");
+        problems.require(self.num_proc != Some(0), "num_proc", "must be at least 1");
+    }
+}

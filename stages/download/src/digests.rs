@@ -1,0 +1,34 @@
+//! The digests of what is brought in: computed while it is copied, compared when it is complete.
+
+use pipe_stage::Digest;
+use sha2::{Digest as _, Sha256};
+
+/// Whether text is a 256-bit digest in hexadecimal digits.
+pub(crate) fn is_hex_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Hashes the bytes of one file, as they come.
+pub(crate) struct FileHasher {
+    blake3: blake3::Hasher,
+    sha256: Option<Sha256>,
+}
+
+impl FileHasher {
+    pub(crate) fn new(with_sha256: bool) -> Self {
+        Self { blake3: blake3::Hasher::new(), sha256: with_sha256.then(Sha256::new) }
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.blake3.update_rayon(bytes);
+        if let Some(sha256) = &mut self.sha256 {
+            sha256.update(bytes);
+        }
+    }
+
+    /// The BLAKE3, and the SHA-256 in hexadecimal digits if it was asked for.
+    pub(crate) fn finish(self) -> (Digest, Option<String>) {
+        let sha256 = self.sha256.map(|sha256| sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+        (self.blake3.finalize().into(), sha256)
+    }
+}

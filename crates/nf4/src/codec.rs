@@ -1,14 +1,10 @@
-//! The codec: blocks of float32 to 4-bit codes and a scale a block, and back.
-
-use rayon::prelude::*;
+//! The codec: blocks of float32 to 4-bit codes and a scale a block, and back. On the thread of the caller, who knows how
+//! the work is best cut.
 
 use crate::{CODE_VALUES, THRESHOLDS};
 
 /// Elements that share a scale. Blocks run over the flat tensor, across its rows.
 pub const BLOCK: usize = 64;
-
-/// Blocks that a thread takes at a time.
-const TASK_BLOCKS: usize = 256;
 
 /// Quantises flat, row-major `values`.
 ///
@@ -29,23 +25,16 @@ const TASK_BLOCKS: usize = 256;
 pub fn quantize_blocks(values: &[f32], packed: &mut [u8], absmax: &mut [f32]) {
     assert_eq!(packed.len(), values.len().div_ceil(2), "one byte for two values");
     assert_eq!(absmax.len(), values.len().div_ceil(BLOCK), "one scale for a block");
-    values
-        .par_chunks(TASK_BLOCKS * BLOCK)
-        .zip(packed.par_chunks_mut(TASK_BLOCKS * BLOCK / 2))
-        .zip(absmax.par_chunks_mut(TASK_BLOCKS))
-        .for_each(|((values, packed), absmax)| {
-            let blocks = values.chunks(BLOCK).zip(packed.chunks_mut(BLOCK / 2)).zip(absmax);
-            for ((values, packed), absmax) in blocks {
-                *absmax = match <&[f32; BLOCK]>::try_from(values) {
-                    Ok(block) => quantize_block(block, packed),
-                    Err(_) => {
-                        let mut block = [0.0; BLOCK];
-                        block[..values.len()].copy_from_slice(values);
-                        quantize_block(&block, packed)
-                    }
-                };
+    for ((values, packed), absmax) in values.chunks(BLOCK).zip(packed.chunks_mut(BLOCK / 2)).zip(absmax) {
+        *absmax = match <&[f32; BLOCK]>::try_from(values) {
+            Ok(block) => quantize_block(block, packed),
+            Err(_) => {
+                let mut block = [0.0; BLOCK];
+                block[..values.len()].copy_from_slice(values);
+                quantize_block(&block, packed)
             }
-        });
+        };
+    }
 }
 
 /// Quantises a block, of which `packed` may take only the start. Returns the scale.
@@ -78,16 +67,9 @@ pub fn dequantize_blocks(packed: &[u8], absmax: &[f32], block: usize, values: &m
     assert!(block > 0 && block.is_multiple_of(2), "a block holds whole bytes");
     assert_eq!(packed.len(), values.len().div_ceil(2), "one byte for two values");
     assert_eq!(absmax.len(), values.len().div_ceil(block), "one scale for a block");
-    let task_blocks = (TASK_BLOCKS * BLOCK / block).max(1);
-    values
-        .par_chunks_mut(task_blocks * block)
-        .zip(packed.par_chunks(task_blocks * block / 2))
-        .zip(absmax.par_chunks(task_blocks))
-        .for_each(|((values, packed), absmax)| {
-            for ((values, packed), absmax) in values.chunks_mut(block).zip(packed.chunks(block / 2)).zip(absmax) {
-                dequantize_block(packed, *absmax, values);
-            }
-        });
+    for ((values, packed), absmax) in values.chunks_mut(block).zip(packed.chunks(block / 2)).zip(absmax) {
+        dequantize_block(packed, *absmax, values);
+    }
 }
 
 fn dequantize_block(packed: &[u8], absmax: f32, values: &mut [f32]) {

@@ -1,7 +1,5 @@
 //! Double quantisation: the scales of the blocks, themselves in 8 bits.
 
-use rayon::prelude::*;
-
 use crate::DYNAMIC_MAP;
 
 /// Scales that share a scale of their own.
@@ -35,11 +33,11 @@ impl NestedAbsmax {
     pub fn quantize_with_offset(absmax: &[f32], offset: f32) -> Self {
         let mut codes = vec![0; absmax.len()];
         let mut nested = vec![0.0; absmax.len().div_ceil(NESTED_BLOCK)];
-        codes
-            .par_chunks_mut(NESTED_BLOCK)
-            .zip(absmax.par_chunks(NESTED_BLOCK))
-            .zip(&mut nested)
-            .for_each(|((codes, absmax), nested)| *nested = quantize_block(absmax, offset, codes));
+        for ((codes, absmax), nested) in
+            codes.chunks_mut(NESTED_BLOCK).zip(absmax.chunks(NESTED_BLOCK)).zip(&mut nested)
+        {
+            *nested = quantize_block(absmax, offset, codes);
+        }
         Self { codes, absmax: nested, offset, map: DYNAMIC_MAP.to_vec(), block: NESTED_BLOCK }
     }
 

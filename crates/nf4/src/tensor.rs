@@ -3,11 +3,15 @@
 use std::error::Error as StdError;
 
 use half::bf16;
+use rayon::prelude::*;
 
 use crate::{
     BLOCK, CODE_VALUES, Error, NESTED_BLOCK, NestedAbsmax, NestedState, QuantState, SourceType, dequantize_blocks,
     quantize_blocks,
 };
+
+/// Blocks that a thread takes at a time.
+const TASK_BLOCKS: usize = 1024;
 
 /// What is put behind the name of a tensor for the tensors that describe it.
 pub mod suffix {
@@ -81,7 +85,7 @@ pub struct QuantizedTensor {
 }
 
 impl QuantizedTensor {
-    /// Quantises a tensor of `shape`, whose elements were of type `source` before they were widened to float32.
+    /// Quantises a tensor of `shape` on all threads, whose elements were of type `source` before they were widened to float32.
     ///
     /// # Errors
     /// If a value is NaN or infinite.
@@ -92,7 +96,11 @@ impl QuantizedTensor {
         assert_eq!(values.len(), shape.iter().product::<usize>(), "as many values as the shape says");
         let mut packed = vec![0; values.len().div_ceil(2)];
         let mut absmax = vec![0.0; values.len().div_ceil(BLOCK)];
-        quantize_blocks(values, &mut packed, &mut absmax);
+        values
+            .par_chunks(TASK_BLOCKS * BLOCK)
+            .zip(packed.par_chunks_mut(TASK_BLOCKS * BLOCK / 2))
+            .zip(absmax.par_chunks_mut(TASK_BLOCKS))
+            .for_each(|((values, packed), absmax)| quantize_blocks(values, packed, absmax));
         if let Some(block) = absmax.iter().position(|scale| !scale.is_finite()) {
             let start = block * BLOCK;
             return Err(Error::NotFinite { start, end: values.len().min(start + BLOCK) });
@@ -192,10 +200,15 @@ impl QuantizedTensor {
         QuantState { block: self.block, source: self.source, shape: self.shape.clone(), nested }
     }
 
-    /// The weights, flat: float32 products with one rounding.
+    /// The weights, flat: float32 products with one rounding. Works on all threads.
     pub fn dequantize(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.elements()];
-        dequantize_blocks(&self.packed, &self.absmax.dequantize(), self.block, &mut values);
+        let (block, absmax) = (self.block, self.absmax.dequantize());
+        values
+            .par_chunks_mut(TASK_BLOCKS * block)
+            .zip(self.packed.par_chunks(TASK_BLOCKS * block / 2))
+            .zip(absmax.par_chunks(TASK_BLOCKS))
+            .for_each(|((values, packed), absmax)| dequantize_blocks(packed, absmax, block, values));
         values
     }
 

@@ -4,6 +4,8 @@
 
 mod config;
 #[cfg(feature = "torch")]
+mod error;
+#[cfg(feature = "torch")]
 mod run;
 
 pub use config::Config;

@@ -11,6 +11,17 @@ const LINEAR_MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate
 /// The modules that can be trained whole.
 const SAVEABLE_MODULES: [&str; 2] = ["embed_tokens", "lm_head"];
 
+/// The fields that change no byte of the artifact; they carry the mark [`pipe_stage::EXECUTION_ONLY`].
+const EXECUTION_ONLY: [&str; 7] = [
+    "gradient_checkpointing",
+    "cudnn_benchmark",
+    "logging_steps",
+    "save_steps",
+    "save_total_limit",
+    "dataloader_num_workers",
+    "dataloader_pin_memory",
+];
+
 /// How a `train` stage trains. Defaults are those of Transformers and PEFT unless a field says otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -249,6 +260,16 @@ impl Config {
     /// Samples in one update.
     pub fn samples_per_update(&self) -> u64 {
         self.per_device_train_batch_size.saturating_mul(self.gradient_accumulation_steps)
+    }
+
+    /// The fields that decide the artifact, in the order of the declaration.
+    ///
+    /// # Errors
+    /// Never for a configuration that came from YAML or JSON.
+    pub fn semantic(&self) -> Result<serde_json::Map<String, serde_json::Value>, serde_json::Error> {
+        let mut fields: serde_json::Map<_, _> = serde_json::from_value(serde_json::to_value(self)?)?;
+        fields.retain(|name, _| !EXECUTION_ONLY.contains(&name.as_str()));
+        Ok(fields)
     }
 
     fn validate_schedule(&self, problems: &mut Problems) {

@@ -5,7 +5,17 @@
 
 mod config;
 #[cfg(feature = "torch")]
+mod error;
+#[cfg(feature = "torch")]
+mod evaluation;
+#[cfg(feature = "torch")]
+mod inputs;
+#[cfg(feature = "torch")]
+mod record;
+#[cfg(feature = "torch")]
 mod run;
+#[cfg(feature = "torch")]
+mod trainer;
 
 pub use config::{Config, Lora, LrSchedulerType, Optim};
 use pipe_stage::{Kind, Port, Program};

@@ -1,0 +1,198 @@
+//! The loop: one update after the other, evaluations and checkpoints between them.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use pipe_nn::{
+    Model, Sample,
+    checkpoint::{Checkpoint, Checkpoints, Progress},
+    optimizer::{AdamW, grad_norm},
+    passes::passes,
+    runtime::Runtime,
+    sampler::Sampler,
+    schedule::Schedule,
+};
+use pipe_samples::Samples;
+use pipe_stage::{Context, Failure};
+
+use crate::{
+    Config,
+    error::Error,
+    evaluation::{Evaluation, Outcome},
+    record::{METRICS_FILE, UpdateRecord, from_lines, to_lines},
+};
+
+/// Everything that a run needs.
+pub(crate) struct Trainer<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) context: &'a Context,
+    pub(crate) runtime: Runtime,
+    pub(crate) model: Model,
+    pub(crate) optimizer: AdamW,
+    pub(crate) schedule: Schedule,
+    pub(crate) sampler: Sampler,
+    pub(crate) samples: &'a Samples,
+    pub(crate) evaluation: Evaluation<'a>,
+    pub(crate) saving: Saving,
+    /// Updates to do.
+    pub(crate) total: u64,
+    /// Of every update so far.
+    pub(crate) history: Vec<UpdateRecord>,
+}
+
+/// Where checkpoints go, and what they say of the machine.
+pub(crate) struct Saving {
+    pub(crate) checkpoints: Checkpoints,
+    /// Threads that compute.
+    pub(crate) threads: usize,
+}
+
+impl Trainer<'_> {
+    /// Goes on where a checkpoint was saved.
+    pub(crate) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), Error> {
+        checkpoint.restore(self.model.parameters_mut(), &mut self.optimizer)?;
+        let files = &checkpoint.progress.files;
+        let metrics = files.get(METRICS_FILE).map_or(&[][..], Vec::as_slice);
+        self.history = from_lines(METRICS_FILE, metrics)?;
+        self.evaluation.restore(files)
+    }
+
+    /// Trains to the end, or until it is asked to stop; then what was done is saved.
+    pub(crate) fn train(&mut self) -> Result<(), Failure> {
+        let mut speed = Speed::default();
+        let mut saved = self.optimizer.updates();
+        self.context.progress("steps", self.optimizer.updates(), Some(self.total));
+        loop {
+            let done = self.optimizer.updates();
+            let outcome = self.evaluation.run_if_due(&self.model, done, self.total, self.context);
+            if outcome.map_err(Error::into_failure)? == Outcome::Stopped || (self.context.cancelled() && done < self.total)
+            {
+                if saved != done {
+                    self.save().map_err(Error::into_failure)?;
+                }
+                return Err(Failure::cancelled());
+            }
+            if done == self.total {
+                break;
+            }
+            let start = Instant::now();
+            let record = self.update().map_err(Error::into_failure)?;
+            speed.add(record.tokens, start.elapsed().as_secs_f64());
+            self.history.push(record);
+            self.report(&speed);
+            let done = self.optimizer.updates();
+            if done.is_multiple_of(self.config.save_steps) && done < self.total {
+                self.save().map_err(Error::into_failure)?;
+                saved = done;
+            }
+        }
+        for (name, value) in speed.figures().into_iter().chain(self.runtime.memory()) {
+            self.context.figure(name, value);
+        }
+        Ok(())
+    }
+
+    /// One optimizer update over all samples of a window, in as many passes as the token budget asks for.
+    fn update(&mut self) -> Result<UpdateRecord, Error> {
+        let update = self.optimizer.updates();
+        let step = update + 1;
+        let rows = self.sampler.rows(update);
+        let samples: Vec<Sample<'_>> = rows
+            .iter()
+            .zip(0..)
+            .filter_map(|(row, place)| {
+                let sample = self.samples.get(*row as usize)?;
+                Some(Sample { ids: sample.input_ids, labels: sample.labels, place, row: u64::from(*row) })
+            })
+            .collect();
+        let tokens = samples.iter().map(|sample| sample.ids.len() as u64).sum();
+        let passes = passes(samples.iter().copied(), self.config.max_tokens_per_pass).collect::<Result<Vec<_>, _>>()?;
+        let labels: u64 = passes.iter().map(pipe_nn::PackedBatch::labels).sum();
+        if labels == 0 {
+            // No loss and no gradient. It is still an update: the schedule, the running means and decay go on.
+            self.context.warn(format!("step {step}: none of its samples has a label; rows {}", list(rows)));
+        }
+        self.model.zero_grad()?;
+        let mut sum_nll = 0.0;
+        for pass in &passes {
+            sum_nll += self.model.forward_backward(pass, labels, update)?.sum_nll;
+        }
+        let loss = sum_nll / labels.max(1) as f64;
+        // The second and last time in an update that the host waits for the device: a step with broken numbers must
+        // not reach the weights.
+        let grad_norm = f64::try_from(grad_norm(self.model.parameters())?)?;
+        for (quantity, value) in [("loss", loss), ("norm of the gradient", grad_norm)] {
+            if !value.is_finite() {
+                let findings: Vec<String> =
+                    passes.iter().map(|pass| self.model.diagnose(pass, labels, update)).collect();
+                let (rows, diagnosis) = (list(rows), findings.join("; "));
+                return Err(Error::NotFinite { step, quantity, value, rows, diagnosis });
+            }
+        }
+        let learning_rate = self.schedule.learning_rate(update);
+        self.optimizer.update(self.model.parameters_mut(), learning_rate, grad_norm as f32)?;
+        Ok(UpdateRecord { step, loss, grad_norm, learning_rate, tokens })
+    }
+
+    /// Progress at every update; the mean loss since the last report, speed and memory every `logging_steps`.
+    fn report(&self, speed: &Speed) {
+        let done = self.optimizer.updates();
+        self.context.progress("steps", done, Some(self.total));
+        let window = match done % self.config.logging_steps {
+            0 => self.config.logging_steps,
+            rest if done == self.total => rest,
+            _ => return,
+        };
+        let window = usize::try_from(window).unwrap_or(usize::MAX).min(self.history.len());
+        let recent = &self.history[self.history.len() - window..];
+        let Some(last) = recent.last() else { return };
+        let loss = recent.iter().map(|record| record.loss).sum::<f64>() / recent.len() as f64;
+        let values = [("loss", loss), ("grad_norm", last.grad_norm), ("learning_rate", last.learning_rate)];
+        self.context.metric(done, values.into_iter().chain(speed.figures()).chain(self.runtime.memory()));
+    }
+
+    fn save(&self) -> Result<(), Error> {
+        let mut files = BTreeMap::new();
+        let lines = to_lines(&self.history).map_err(|source| Error::Record { file: METRICS_FILE, source })?;
+        files.insert(METRICS_FILE.to_owned(), lines);
+        files.extend(self.evaluation.files()?);
+        let progress = Progress {
+            updates: self.optimizer.updates(),
+            threads: self.saving.threads,
+            device: self.runtime.device_kind().to_owned(),
+            files,
+        };
+        Ok(self.saving.checkpoints.save(&progress, self.model.parameters(), &self.optimizer)?)
+    }
+}
+
+/// How fast the updates are, without the first, which warms up.
+#[derive(Default)]
+struct Speed {
+    started: bool,
+    updates: u64,
+    tokens: u64,
+    seconds: f64,
+}
+
+impl Speed {
+    fn add(&mut self, tokens: u64, seconds: f64) {
+        if !std::mem::replace(&mut self.started, true) {
+            return;
+        }
+        self.updates += 1;
+        self.tokens += tokens;
+        self.seconds += seconds;
+    }
+
+    fn figures(&self) -> Vec<(&'static str, f64)> {
+        if self.updates == 0 || self.seconds <= 0.0 {
+            return Vec::new();
+        }
+        let (updates, tokens) = (self.updates as f64, self.tokens as f64);
+        vec![("seconds_per_update", self.seconds / updates), ("tokens_per_second", tokens / self.seconds)]
+    }
+}
+
+fn list(rows: &[u32]) -> String {
+    rows.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
+}

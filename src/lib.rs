@@ -1,1 +1,8 @@
-//! stub
+//! The engine of `pipe` and its command line.
+//!
+//! A pipeline file becomes a [`config::Pipeline`], that a graph, that with the records of the [`cache`] a plan, and the
+//! scheduler runs what is left. See ARCHITECTURE.md for the map.
+
+pub mod cache;
+pub mod config;
+pub mod report;

@@ -185,6 +185,14 @@ impl Checkpoints {
         Ok(Found { checkpoint: None, damaged })
     }
 
+    /// Removes all checkpoints.
+    ///
+    /// # Errors
+    /// If one cannot be removed.
+    pub fn clear(&self) -> Result<(), CheckpointError> {
+        self.names()?.iter().try_for_each(|name| remove(&self.folder.join(name)))
+    }
+
     /// Names of all checkpoints, the latest last.
     fn names(&self) -> Result<Vec<String>, CheckpointError> {
         let mut names = Vec::new();

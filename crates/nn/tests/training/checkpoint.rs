@@ -1,0 +1,145 @@
+//! Checkpoints: whole or not there, and everything comes back.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use pipe_nn::{
+    Parameter,
+    checkpoint::{Checkpoints, Progress},
+    optimizer::{AdamW, AdamWOptions},
+};
+
+use super::{parameters, values};
+
+const SHAPES: &[(&str, &[i64])] = &[("a", &[3, 4]), ("b", &[7])];
+
+fn options() -> AdamWOptions {
+    AdamWOptions { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.1, max_grad_norm: 1.0 }
+}
+
+fn progress(updates: u64) -> Progress {
+    let files = BTreeMap::from([("metrics.jsonl".to_owned(), format!("line {updates}\n").into_bytes())]);
+    Progress { updates, threads: 3, device: "cpu".to_owned(), files }
+}
+
+/// A run that saves after each of `updates` updates.
+fn run(folder: &Path, updates: u64, keep: usize) -> (Vec<Parameter>, AdamW) {
+    let checkpoints = Checkpoints::new(folder, keep);
+    let mut parameters = parameters(SHAPES);
+    let mut optimizer = AdamW::new(options(), &parameters).unwrap();
+    for done in 1..=updates {
+        update(&mut parameters, &mut optimizer);
+        checkpoints.save(&progress(done), &parameters, &optimizer).unwrap();
+    }
+    (parameters, optimizer)
+}
+
+fn update(parameters: &mut [Parameter], optimizer: &mut AdamW) {
+    for parameter in parameters.iter_mut() {
+        parameter.grad = &parameter.value * 0.3 + optimizer.updates() as f64;
+    }
+    optimizer.update(parameters, 1e-2, 1.0).unwrap();
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_run_goes_on_with_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut expected, mut optimizer) = run(folder.path(), 3, 2);
+    let found = Checkpoints::new(folder.path(), 2).latest().unwrap();
+    assert!(found.damaged.is_empty());
+    let checkpoint = found.checkpoint.unwrap();
+    assert_eq!(checkpoint.progress, progress(3));
+
+    let mut restored = parameters(SHAPES);
+    let mut fresh = AdamW::new(options(), &restored).unwrap();
+    checkpoint.restore(&mut restored, &mut fresh).unwrap();
+    assert_eq!(fresh.updates(), 3);
+    update(&mut expected, &mut optimizer);
+    update(&mut restored, &mut fresh);
+    for (one, other) in expected.iter().zip(&restored) {
+        assert_eq!(values(&one.value), values(&other.value));
+    }
+}
+
+#[test]
+fn only_so_many_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path(), 11, 2);
+    let names = names(folder.path());
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(names[0].starts_with("checkpoint-00000010-") && names[1].starts_with("checkpoint-00000011-"));
+}
+
+/// Every file of the newest checkpoint, changed, cut or missing: the one before is taken.
+#[test]
+fn a_damaged_checkpoint_gives_way_to_the_one_before() {
+    let damages: [(&str, fn(&Path)); 3] = [
+        ("flipped", |path| {
+            let mut bytes = fs::read(path).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            fs::write(path, bytes).unwrap();
+        }),
+        ("cut", |path| {
+            let bytes = fs::read(path).unwrap();
+            fs::write(path, &bytes[..bytes.len() - 1]).unwrap();
+        }),
+        ("missing", |path| fs::remove_file(path).unwrap()),
+    ];
+    for file in ["manifest.json", "tensors.f32", "metrics.jsonl"] {
+        for (damage, apply) in damages {
+            let folder = tempfile::tempdir().unwrap();
+            run(folder.path(), 2, 2);
+            let newest = names(folder.path()).pop().unwrap();
+            apply(&folder.path().join(&newest).join(file));
+            let checkpoints = Checkpoints::new(folder.path(), 2);
+            let found = checkpoints.latest().unwrap();
+            assert_eq!(found.checkpoint.unwrap().progress, progress(1), "{file} {damage}");
+            assert_eq!(found.damaged.len(), 1, "{file} {damage}");
+            assert_eq!(found.damaged[0].0, newest);
+            assert!(checkpoints.latest().unwrap().damaged.is_empty(), "it is gone");
+        }
+    }
+}
+
+#[test]
+fn an_unfinished_checkpoint_is_none_and_does_not_stand_in_the_way() {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path(), 1, 2);
+    let unfinished = folder.path().join("unfinished-checkpoint");
+    fs::create_dir(&unfinished).unwrap();
+    fs::write(unfinished.join("tensors.f32"), "half").unwrap();
+    let checkpoints = Checkpoints::new(folder.path(), 2);
+    assert_eq!(checkpoints.latest().unwrap().checkpoint.unwrap().progress, progress(1));
+    run(folder.path(), 2, 2);
+    assert_eq!(checkpoints.latest().unwrap().checkpoint.unwrap().progress, progress(2));
+    assert!(!unfinished.exists());
+}
+
+#[test]
+fn another_model_is_refused_and_nothing_is_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path(), 1, 1);
+    let checkpoint = Checkpoints::new(folder.path(), 1).latest().unwrap().checkpoint.unwrap();
+    let mut other = parameters(&[("a", &[3, 4]), ("b", &[8])]);
+    let before = values(&other[0].value);
+    let mut optimizer = AdamW::new(options(), &other).unwrap();
+    let message = checkpoint.restore(&mut other, &mut optimizer).unwrap_err().to_string();
+    assert!(message.contains("is of another model"), "{message}");
+    assert_eq!(values(&other[0].value), before);
+}
+
+#[test]
+fn clearing_leaves_none() {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path(), 2, 2);
+    let checkpoints = Checkpoints::new(folder.path(), 2);
+    checkpoints.clear().unwrap();
+    assert!(checkpoints.latest().unwrap().checkpoint.is_none());
+}

@@ -1,8 +1,9 @@
-//! Why a pipeline could not be loaded, and how that is shown.
+//! Why a pipeline could not be loaded.
 
 use std::{path::PathBuf, sync::Arc};
 
 use pipe_yaml::Problem;
+use serde_json::{Value, json};
 
 use super::Source;
 
@@ -22,47 +23,71 @@ pub enum ConfigError {
         path: PathBuf,
     },
     /// The file cannot be read.
-    #[error("{}: cannot read the pipeline file", path.display())]
+    #[error("{}: cannot read the pipeline file: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        #[source]
         source: std::io::Error,
     },
     /// The file is larger than any pipeline.
-    #[error("{}: {bytes} bytes are too many for a pipeline file; the limit is {}", path.display(), pipe_yaml::MAX_BYTES)]
+    #[error(
+        "{}: {bytes} bytes are too many for a pipeline file, which may have {}; keep data in files of its own",
+        path.display(),
+        pipe_yaml::MAX_BYTES
+    )]
     TooLarge {
         /// The file.
         path: PathBuf,
         /// Its size.
         bytes: u64,
     },
-    /// The file holds bytes that are not UTF-8.
-    #[error("{}:{line}:{column}: the file is not UTF-8 text", path.display())]
-    NotUtf8 {
-        /// The file.
-        path: PathBuf,
-        /// Line of the first bad byte, from 1.
-        line: usize,
-        /// Its column, from 1, in characters.
-        column: usize,
-    },
-    /// The text is not a valid pipeline.
-    #[error("{}: {} problem{}", source_text.path().display(), problems.len(), if problems.len() == 1 { "" } else { "s" })]
+    /// The text is not a valid pipeline. [`render`](super::render) shows where.
+    #[error("{}: {}", given.path().display(), count(problems.len()))]
     Invalid {
         /// The text.
-        source_text: Arc<Source>,
+        given: Arc<Source>,
         /// Everything that is wrong with it, in the order of the text.
         problems: Vec<Problem>,
     },
 }
 
 impl ConfigError {
-    /// The error of a text with problems.
-    pub fn invalid(source: Arc<Source>, mut problems: Vec<Problem>) -> Self {
+    /// The error of a text with problems, in whatever order they were found.
+    pub fn invalid(given: Arc<Source>, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| problem.span.map_or((0, 0), |span| (span.start, span.end)));
         problems.dedup();
-        Self::Invalid { source_text: source, problems }
+        Self::Invalid { given, problems }
     }
+
+    /// A list of objects with `file`, `line` and `column` (both from 1, columns in characters; null where there is no
+    /// place), `message` and `help` (or null).
+    pub fn to_json(&self) -> Value {
+        match self {
+            Self::Invalid { given, problems } => problems
+                .iter()
+                .map(|problem| {
+                    let place = problem.span.map(|span| given.locate(span));
+                    json!({
+                        "file": place.as_ref().map_or_else(|| given.path().display().to_string(), |place| place.origin.clone()),
+                        "line": place.as_ref().map(|place| place.line),
+                        "column": place.as_ref().map(|place| place.column),
+                        "message": problem.message,
+                        "help": problem.help,
+                    })
+                })
+                .collect(),
+            Self::Missing { path } | Self::Directory { path } | Self::Read { path, .. } | Self::TooLarge { path, .. } => {
+                let file = path.display().to_string();
+                let message = self.to_string();
+                let message = message.strip_prefix(&format!("{file}: ")).unwrap_or(&message);
+                json!([{ "file": file, "line": null, "column": null, "message": message, "help": null }])
+            }
+        }
+    }
+}
+
+/// `1 problem`, `2 problems`.
+pub(super) fn count(problems: usize) -> String {
+    format!("{problems} problem{}", if problems == 1 { "" } else { "s" })
 }

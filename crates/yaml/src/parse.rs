@@ -130,7 +130,8 @@ impl<'text> Builder<'text> {
                 Event::Scalar(text, style, anchor, tag) => {
                     self.refuse_tag(tag.is_some(), span);
                     let quoted = style != ScalarStyle::Plain;
-                    let span = Span { end: span.end.max(span.start), ..span };
+                    // A block's text takes the empty lines behind it along.
+                    let span = Span { start: span.start, end: span.start + self.slice(span).trim_end().len() };
                     let node = Node { span, value: Value::Scalar { text: text.into_owned(), quoted } };
                     self.count(1, span)?;
                     self.remember(anchor, &node, 1, 0);
@@ -155,7 +156,7 @@ impl<'text> Builder<'text> {
         }
         if root.is_none() {
             let start = Span { start: self.base, end: self.base };
-            return Err(problem(start, "there is nothing in it", "an empty document is no configuration"));
+            return Err(problem(start, "the document is empty", "write it, or name another"));
         }
         Ok(root)
     }
@@ -297,25 +298,46 @@ impl<'text> Builder<'text> {
     /// What the parser does not understand, in words that help.
     fn scan_problem(&self, error: &ScanError) -> Problem {
         let at = self.byte(error.marker().index());
-        let line_start = self.text[..at].rfind('\n').map_or(0, |newline| newline + 1);
-        if let Some(tab) = indenting_tab(self.text, at) {
+        if let Some(tab) = indenting_tab(self.text, at).or_else(|| self.text[..at].ends_with('\t').then(|| at - 1)) {
             let span = Span { start: self.base + tab, end: self.base + tab + 1 };
-            return problem(span, "a tab stands in the indentation", "indent with spaces: YAML does not take tabs");
+            return problem(span, "a tab stands where YAML wants spaces", "replace the tab by spaces");
         }
+        let rest = self.text[at..].chars().next().filter(|next| !next.is_control());
+        let end = at + rest.map_or(0, char::len_utf8);
+        let span = Span { start: self.base + at, end: self.base + end };
+        let line_start = self.text[..at].rfind('\n').map_or(0, |newline| newline + 1);
         let line = self.text[line_start..].lines().next().unwrap_or_default();
-        let help = if line.contains("${") && line.contains(['{', '[']) {
-            Some("in `{ }` and `[ ]`, quote a value that has `${...}` in it")
-        } else if error.info().contains("mapping values") {
-            Some("quote a value that has `: ` in it, and check the indentation of this line and the one before")
-        } else if error.info().contains("undefined") || error.info().contains("unknown anchor") {
-            Some("quote a value that starts with `*`")
-        } else {
-            None
-        };
-        let span = Span { start: self.base + at, end: self.base + at };
-        Problem { span: Some(span), message: format!("not valid YAML: {}", error.info()), help: help.map(str::to_owned) }
+        if line.contains("${") && error.info().contains("flow") {
+            return problem(span, "the `{` of `${...}` starts a mapping here", "inside `{ }` and `[ ]`, quote a value that has `${...}` in it");
+        }
+        match EXPLAINED.iter().find(|(fragment, ..)| error.info().contains(fragment)) {
+            Some((_, message, help)) => problem(span, *message, *help),
+            None => {
+                Problem { span: Some(span), message: format!("this is not valid YAML: {}", error.info()), help: None }
+            }
+        }
     }
 }
+
+/// Parts of the parser's messages, and what they are about.
+const EXPLAINED: &[(&str, &str, &str)] = &[
+    (
+        "mapping values are not allowed",
+        "a `:` stands where no value can follow",
+        "quote a text that has `: ` in it, and check the indentation of this line and the one before",
+    ),
+    ("unknown anchor", "the alias names no anchor", "quote a text that starts with `*`"),
+    ("anchor or alias", "a `*` or `&` without a name", "quote a text that starts with `*` or `&`"),
+    ("unexpected end of stream", "a quoted text is not closed", "add the closing quote"),
+    ("unknown escape", "an unknown escape in double quotes", "write `\\\\` for a backslash, or use single quotes"),
+    ("unexpected character", "a text cannot start with this character", "quote the text"),
+    ("block sequence entries", "a list cannot start here", "start it on a line of its own, or write `[a, b]`"),
+    ("simple key", "a line of a mapping has no `:`", "write `key: value`, and indent what goes on from the line before"),
+    ("flow mapping", "a `,` or `}` is missing", "separate entries by `, ` and close every `{`"),
+    ("flow sequence", "a `,` or `]` is missing", "separate items by `, ` and close every `[`"),
+    ("illegal placement of ':'", "a `:` stands where no value can follow", "close the `[` or `{` before it"),
+    ("recursion limit", "too many brackets lie in each other here", "nest less deeply"),
+];
 
 fn read_key(node: Node) -> Result<Key, Problem> {
     let span = node.span;

@@ -63,29 +63,18 @@ impl Store {
         if found.is_empty() {
             return Err(OutputError::Empty { output: name_of(folder) }.into());
         }
-        let kept: Vec<(Entry, Stamp)> = found.par_iter().map(|file| self.keep(file)).collect::<Result<_, _>>()?;
-        let objects: Vec<PathBuf> = kept.iter().map(|(entry, _)| self.home.object(&entry.digest)).collect();
+        let entries: Vec<Entry> = found.par_iter().map(|file| self.keep(file)).collect::<Result<_, _>>()?;
+        let manifest = Manifest::new(entries);
+        let objects: Vec<PathBuf> = manifest.entries().iter().map(|entry| self.home.object(&entry.digest)).collect();
         let shards: BTreeSet<&Path> = objects.iter().filter_map(|object| object.parent()).collect();
         shards.into_iter().try_for_each(sync_folder)?;
 
-        let mut stamps = Stamps::default();
-        if let Some((_, newest)) = kept.iter().max_by_key(|(_, stamp)| stamp.changed_ns()) {
-            // Without this the next run would hash a large artifact again, only because it is so new.
-            newest.settle();
-        }
-        let now = SystemTime::now();
-        for (entry, stamp) in &kept {
-            if stamp.is_settled(now) {
-                stamps.insert(entry.path.clone(), *stamp, entry.digest);
-            }
-        }
-
-        let text = Manifest::new(kept.into_iter().map(|(entry, _)| entry).collect()).to_text();
+        let text = manifest.to_text();
         let digest = Digest::of(text.as_bytes());
         let object = self.home.object(&digest);
         self.home.write_object(&object, text.as_bytes())?;
         object.parent().map_or(Ok(()), sync_folder)?;
-        stamps.save(&self.home, &self.home.verified(&digest));
+        self.remember(&digest, &manifest, &objects);
         Ok(digest)
     }
 
@@ -157,7 +146,7 @@ impl Store {
     }
 
     /// Moves one file of an output to its place among the objects.
-    fn keep(&self, file: &Found) -> Result<(Entry, Stamp), CacheError> {
+    fn keep(&self, file: &Found) -> Result<Entry, CacheError> {
         let metadata = fs::symlink_metadata(&file.path).trying("read", &file.path)?;
         // A second name of the same file, perhaps the user's own, must neither become read-only nor stay a way to
         // change the object.
@@ -171,9 +160,26 @@ impl Store {
             Some(copy) => publish(copy, &object)?,
             None => rename(source, &object)?,
         }
-        let stamp = Stamp::of(&fs::symlink_metadata(&object).trying("read", &object)?);
         let executable = metadata.mode() & 0o100 != 0;
-        Ok((Entry { path: file.name.clone(), digest, size: stamp.size(), executable }, stamp))
+        Ok(Entry { path: file.name.clone(), digest, size: metadata.len(), executable })
+    }
+
+    /// Notes how the objects of a new artifact look. Once all are in place: equal files share an object.
+    fn remember(&self, artifact: &Digest, manifest: &Manifest, objects: &[PathBuf]) {
+        let look = |object: &PathBuf| fs::symlink_metadata(object).ok().map(|metadata| Stamp::of(&metadata));
+        let looks: Vec<Option<Stamp>> = objects.par_iter().map(look).collect();
+        if let Some(newest) = looks.iter().flatten().max_by_key(|stamp| stamp.changed_ns()) {
+            // Without this the next run would hash a large artifact again, only because it is so new.
+            newest.settle();
+        }
+        let now = SystemTime::now();
+        let mut stamps = Stamps::default();
+        for (entry, stamp) in manifest.entries().iter().zip(looks) {
+            if let Some(stamp) = stamp.filter(|stamp| stamp.is_settled(now)) {
+                stamps.insert(entry.path.clone(), stamp, entry.digest);
+            }
+        }
+        stamps.save(&self.home, &self.home.verified(artifact));
     }
 
     fn copy_in(&self, path: &Path) -> Result<tempfile::NamedTempFile, CacheError> {

@@ -189,7 +189,7 @@ fn missing(path: &Path) -> UserFileError {
     let mut within = path;
     for parent in path.ancestors().skip(1) {
         within = parent;
-        if parent.is_dir() {
+        if parent.exists() {
             break;
         }
         child = parent;

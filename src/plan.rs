@@ -1,0 +1,232 @@
+//! What a run would do, and why: each stage is a hit, or runs for reasons in words.
+//!
+//! Pure: what is on disk is asked through [`Lookup`]. The scheduler asks [`decide`] stage by stage, as the digests
+//! become known; [`Plan::new`] looks ahead as far as they are known without running anything.
+
+mod files;
+mod lookup;
+mod reason;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use indexmap::IndexSet;
+use pipe_stage::Digest;
+use serde::Serialize;
+
+use crate::{
+    cache::{ActionRecord, FileIdentity, Flaw, Identity, Key},
+    config::{Pipeline, StageName, StageSpec},
+    graph::Graph,
+};
+
+pub use files::Files;
+pub use lookup::CacheLookup;
+pub use reason::Reason;
+
+/// What a plan asks of the cache.
+pub trait Lookup {
+    /// The record of a key.
+    fn record(&self, key: &Key) -> Option<ActionRecord>;
+    /// The record that a stage had when it was last brought up to date. Only for saying what changed.
+    fn last(&self, stage: &StageName) -> Option<ActionRecord>;
+    /// Whether an artifact is whole.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn verify(&self, artifact: &Digest) -> Result<(), Flaw>;
+}
+
+/// What a run would do.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plan {
+    /// Each stage after those that it takes from.
+    pub stages: Vec<StagePlan>,
+}
+
+/// What a run would do with one stage.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StagePlan {
+    /// The stage.
+    pub stage: StageName,
+    /// Its kind.
+    pub kind: &'static str,
+    /// Its key; `None` while an input is still to be made.
+    pub key: Option<Key>,
+    /// What is to be done.
+    #[serde(flatten)]
+    pub action: Action,
+}
+
+/// What is to be done with a stage.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+pub enum Action {
+    /// Nothing: the artifacts are there.
+    Hit {
+        /// They, by the name of the output.
+        outputs: BTreeMap<String, Digest>,
+    },
+    /// It runs.
+    Run {
+        /// Why; at least one.
+        reasons: Vec<Reason>,
+    },
+    /// A stage before it runs. If that makes what it made the last time, this one is a hit; otherwise it runs.
+    Maybe {
+        /// The stages before it.
+        reasons: Vec<Reason>,
+    },
+}
+
+/// A stage with all its inputs known: what the scheduler acts on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// All that goes into it.
+    pub identity: Identity,
+    /// The key of that.
+    pub key: Key,
+    /// [`Action::Hit`] or [`Action::Run`].
+    pub action: Action,
+}
+
+impl Plan {
+    /// Plans the stages `selected` (which must hold, for each stage, all that it needs).
+    pub fn new(
+        pipeline: &Pipeline,
+        graph: &Graph,
+        selected: &IndexSet<StageName>,
+        files: &Files,
+        lookup: &impl Lookup,
+    ) -> Self {
+        let mut stages = Vec::with_capacity(selected.len());
+        let mut made: HashMap<&StageName, BTreeMap<String, Digest>> = HashMap::new();
+        for name in graph.order().filter(|name| selected.contains(*name)) {
+            let Some(spec) = pipeline.stages.get(name) else { continue };
+            let (inputs, waits_for) = resolve(spec, &made);
+            let (key, action) = if waits_for.is_empty() {
+                let Decision { key, action, .. } = decide(spec, inputs, files.of(name), lookup);
+                (Some(key), action)
+            } else {
+                (None, look_ahead(spec, inputs, waits_for, files.of(name), lookup))
+            };
+            if let Action::Hit { outputs } = &action {
+                made.insert(name, outputs.clone());
+            }
+            stages.push(StagePlan { stage: name.clone(), kind: spec.declaration.kind, key, action });
+        }
+        Self { stages }
+    }
+
+    /// Whether every stage is a hit.
+    pub fn is_up_to_date(&self) -> bool {
+        self.stages.iter().all(|stage| matches!(stage.action, Action::Hit { .. }))
+    }
+}
+
+/// Decides on a stage whose inputs are there: by input name, in the order of the pipeline.
+pub fn decide(
+    spec: &StageSpec,
+    inputs: BTreeMap<String, Vec<Digest>>,
+    files: &BTreeMap<String, FileIdentity>,
+    lookup: &impl Lookup,
+) -> Decision {
+    let identity = identify(spec, inputs, files);
+    let key = identity.key();
+    let action = match lookup.record(&key) {
+        Some(record) => hit_unless_damaged(spec, record, lookup),
+        None => {
+            let last = lookup.last(&spec.name);
+            Action::Run {
+                reasons: last
+                    .map_or(vec![Reason::NeverRun], |last| reason::differences(spec, &last.identity, &identity)),
+            }
+        }
+    };
+    Decision { identity, key, action }
+}
+
+/// All that goes into a stage.
+fn identify(
+    spec: &StageSpec,
+    inputs: BTreeMap<String, Vec<Digest>>,
+    files: &BTreeMap<String, FileIdentity>,
+) -> Identity {
+    let mut config = crate::config::canonical(spec.declaration, &spec.config);
+    if let Some(fields) = config.as_object_mut() {
+        // The content stands in the key, and where it lies does not.
+        fields.retain(|field, _| !files.contains_key(field));
+    }
+    Identity {
+        kind: spec.declaration.kind.to_owned(),
+        version: spec.declaration.version,
+        config,
+        files: files.clone(),
+        inputs,
+    }
+}
+
+fn hit_unless_damaged(spec: &StageSpec, record: ActionRecord, lookup: &impl Lookup) -> Action {
+    let flaw = |&output: &&str| {
+        let output = output.to_owned();
+        let Some(artifact) = record.outputs.get(&output) else {
+            return Some(Reason::OutputMissing { output, file: None });
+        };
+        match lookup.verify(artifact) {
+            Ok(()) => None,
+            Err(Flaw::Missing { file }) => Some(Reason::OutputMissing { output, file }),
+            Err(Flaw::Damaged { file, why }) => Some(Reason::OutputDamaged { output, file, why }),
+        }
+    };
+    let reasons: Vec<Reason> = spec.declaration.outputs.iter().filter_map(flaw).collect();
+    if reasons.is_empty() { Action::Hit { outputs: record.outputs } } else { Action::Run { reasons } }
+}
+
+/// The artifacts of the inputs that are there, and the stages that still have to make the others.
+fn resolve(
+    spec: &StageSpec,
+    made: &HashMap<&StageName, BTreeMap<String, Digest>>,
+) -> (BTreeMap<String, Vec<Digest>>, BTreeSet<StageName>) {
+    let mut waits_for = BTreeSet::new();
+    let mut inputs = BTreeMap::new();
+    for (port, sources) in &spec.inputs {
+        let mut artifacts = Vec::new();
+        for source in sources {
+            match made.get(&source.stage).and_then(|outputs| outputs.get(&source.output)) {
+                Some(artifact) => artifacts.push(*artifact),
+                None => {
+                    waits_for.insert(source.stage.clone());
+                }
+            }
+        }
+        if artifacts.len() == sources.len() {
+            inputs.insert(port.clone(), artifacts);
+        }
+    }
+    (inputs, waits_for)
+}
+
+/// What can be said of a stage while some of its inputs are still to be made. A stage that changed itself will run,
+/// unless the user went back to a configuration that the cache has seen with just these inputs.
+fn look_ahead(
+    spec: &StageSpec,
+    inputs: BTreeMap<String, Vec<Digest>>,
+    waits_for: BTreeSet<StageName>,
+    files: &BTreeMap<String, FileIdentity>,
+    lookup: &impl Lookup,
+) -> Action {
+    let upstream = waits_for.into_iter().map(|stage| Reason::Upstream { stage });
+    let Some(mut last) = lookup.last(&spec.name).map(|record| record.identity) else {
+        return Action::Run { reasons: std::iter::once(Reason::NeverRun).chain(upstream).collect() };
+    };
+    let identity = identify(spec, inputs, files);
+    let unknown = |port: &String| spec.inputs.contains_key(port) && !identity.inputs.contains_key(port);
+    last.inputs.retain(|port, _| !unknown(port));
+    if last == identity {
+        Action::Maybe { reasons: upstream.collect() }
+    } else {
+        Action::Run { reasons: reason::differences(spec, &last, &identity).into_iter().chain(upstream).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

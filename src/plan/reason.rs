@@ -1,0 +1,223 @@
+//! Why a stage runs.
+
+use std::fmt;
+
+use pipe_stage::Digest;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    cache::{FileIdentity, Identity},
+    config::{StageName, StageSpec},
+};
+
+/// Values longer than this are cut in sentences, in characters. JSON has them whole.
+const LONGEST_VALUE: usize = 60;
+
+/// One reason for running a stage. Shown as a lower-case fragment.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum Reason {
+    /// The cache knows no earlier run of the stage.
+    NeverRun,
+    /// The stage is of another kind.
+    Kind {
+        /// Before.
+        from: String,
+        /// Now.
+        to: String,
+    },
+    /// The kind works in another way than before.
+    Version {
+        /// The kind.
+        kind: String,
+        /// Before.
+        from: u32,
+        /// Now.
+        to: u32,
+    },
+    /// A value of the configuration is another one.
+    Config {
+        /// Its path, dots between the parts.
+        field: String,
+        /// Before; `None` if there was no such field.
+        from: Option<Value>,
+        /// Now; `None` if there is no such field.
+        to: Option<Value>,
+    },
+    /// A file or folder of the user's is another one, or holds something else.
+    File {
+        /// The field that names it.
+        field: String,
+        /// Before; `None` if it named none.
+        from: Option<FileIdentity>,
+        /// Now; `None` if it names none.
+        to: Option<FileIdentity>,
+    },
+    /// An input is another artifact.
+    Input {
+        /// The input.
+        input: String,
+        /// The stages that now make what is new in it.
+        stages: Vec<StageName>,
+        /// The artifacts before.
+        from: Vec<Digest>,
+        /// The artifacts now.
+        to: Vec<Digest>,
+    },
+    /// It ran, and its output is gone.
+    OutputMissing {
+        /// The output.
+        output: String,
+        /// The file that is gone, if it is one.
+        file: Option<String>,
+    },
+    /// It ran, and its output is not what it was.
+    OutputDamaged {
+        /// The output.
+        output: String,
+        /// The file that is damaged, if it is one.
+        file: Option<String>,
+        /// How that shows.
+        why: String,
+    },
+    /// A stage that it takes from has to run first.
+    Upstream {
+        /// That stage.
+        stage: StageName,
+    },
+}
+
+/// What differs between the last run of a stage and the next one. At least one reason.
+pub(super) fn differences(spec: &StageSpec, last: &Identity, now: &Identity) -> Vec<Reason> {
+    if last.kind != now.kind {
+        return vec![Reason::Kind { from: last.kind.clone(), to: now.kind.clone() }];
+    }
+    let mut reasons = Vec::new();
+    if last.version != now.version {
+        reasons.push(Reason::Version { kind: now.kind.clone(), from: last.version, to: now.version });
+    }
+    compare_values("", Some(&last.config), Some(&now.config), &mut reasons);
+    for field in union(last.files.keys(), now.files.keys()) {
+        let (from, to) = (last.files.get(field).cloned(), now.files.get(field).cloned());
+        if from != to {
+            reasons.push(Reason::File { field: field.clone(), from, to });
+        }
+    }
+    for input in union(last.inputs.keys(), now.inputs.keys()) {
+        let artifacts = |identity: &Identity| identity.inputs.get(input).cloned().unwrap_or_default();
+        let (from, to) = (artifacts(last), artifacts(now));
+        if from != to {
+            let sources = spec.inputs.get(input).into_iter().flatten();
+            let new = sources.zip(&to).filter(|(_, artifact)| !from.contains(artifact));
+            let stages = new.map(|(source, _)| source.stage.clone()).collect();
+            reasons.push(Reason::Input { input: input.clone(), stages, from, to });
+        }
+    }
+    if reasons.is_empty() {
+        // The record of the last run disappeared between two questions.
+        reasons.push(Reason::NeverRun);
+    }
+    reasons
+}
+
+fn compare_values(field: &str, from: Option<&Value>, to: Option<&Value>, reasons: &mut Vec<Reason>) {
+    match (from, to) {
+        (Some(Value::Object(old)), Some(Value::Object(new))) => {
+            for name in union(new.keys(), old.keys()) {
+                let path = if field.is_empty() { name.clone() } else { format!("{field}.{name}") };
+                compare_values(&path, old.get(name), new.get(name), reasons);
+            }
+        }
+        (from, to) if from == to => {}
+        (from, to) => {
+            reasons.push(Reason::Config { field: field.to_owned(), from: from.cloned(), to: to.cloned() });
+        }
+    }
+}
+
+/// The names of both, each once, those of the first before the others.
+fn union<'a>(first: impl Iterator<Item = &'a String>, second: impl Iterator<Item = &'a String>) -> Vec<&'a String> {
+    let names: indexmap::IndexSet<&String> = first.chain(second).collect();
+    names.into_iter().collect()
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeverRun => write!(f, "never run"),
+            Self::Kind { from, to } => write!(f, "kind changed from `{from}` to `{to}`"),
+            Self::Version { kind, from, to } => write!(f, "kind `{kind}` changed from version {from} to {to}"),
+            Self::Config { field, from: Some(from), to: Some(to) } => {
+                write!(f, "`{field}` changed from {} to {}", Brief(from), Brief(to))
+            }
+            Self::Config { field, from: None, to } => {
+                write!(f, "`{field}` is new: {}", Brief(to.as_ref().unwrap_or(&Value::Null)))
+            }
+            Self::Config { field, to: None, .. } => write!(f, "`{field}` is gone"),
+            Self::File { field, from: Some(from), to: Some(to) } if from.name != to.name => {
+                write!(f, "`{field}` names `{}` instead of `{}`", to.name, from.name)
+            }
+            Self::File { field, from: Some(_), to: Some(to) } => {
+                write!(f, "the {} `{}` of `{field}` changed", if to.folder { "folder" } else { "file" }, to.name)
+            }
+            Self::File { field, to: Some(to), .. } => write!(f, "`{field}` now names `{}`", to.name),
+            Self::File { field, .. } => write!(f, "`{field}` no longer names a file"),
+            Self::Input { input, from, .. } if from.is_empty() => write!(f, "input `{input}` is new"),
+            Self::Input { input, to, .. } if to.is_empty() => write!(f, "input `{input}` is gone"),
+            Self::Input { input, stages, from, to } => input_changed(f, input, stages, from, to),
+            Self::OutputMissing { output, file } => write!(f, "output `{output}` is missing{}", InBrackets(file)),
+            Self::OutputDamaged { output, file, why } => {
+                write!(f, "output `{output}` is damaged{}: {why}", InBrackets(file))
+            }
+            Self::Upstream { stage } => write!(f, "`{stage}` runs first"),
+        }
+    }
+}
+
+fn input_changed(
+    f: &mut fmt::Formatter<'_>,
+    input: &str,
+    stages: &[StageName],
+    from: &[Digest],
+    to: &[Digest],
+) -> fmt::Result {
+    write!(f, "input `{input}` changed")?;
+    match (stages, from, to) {
+        ([stage], [from], [to]) => write!(f, ": `{stage}` made {}, it was {}", to.short(), from.short()),
+        ([], _, _) if from.len() == to.len() => write!(f, ": its artifacts are in another order"),
+        ([], _, _) => write!(f, ": {} artifacts, they were {}", to.len(), from.len()),
+        (stages, _, _) => {
+            let names: Vec<String> = stages.iter().map(|stage| format!("`{stage}`")).collect();
+            write!(f, ": {} made something new", names.join(", "))
+        }
+    }
+}
+
+/// A value as a person would write it, cut if it is long.
+struct Brief<'a>(&'a Value);
+
+impl fmt::Display for Brief<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self.0 {
+            Value::Number(number) if number.is_f64() => {
+                let value = number.as_f64().unwrap_or(f64::NAN);
+                let (plain, scientific) = (value.to_string(), format!("{value:e}"));
+                if scientific.len() < plain.len() { scientific } else { plain }
+            }
+            value => value.to_string(),
+        };
+        match text.char_indices().nth(LONGEST_VALUE) {
+            Some((end, _)) => write!(f, "{}...", &text[..end]),
+            None => f.write_str(&text),
+        }
+    }
+}
+
+struct InBrackets<'a>(&'a Option<String>);
+
+impl fmt::Display for InBrackets<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |file| write!(f, " (`{file}`)"))
+    }
+}

@@ -1,0 +1,72 @@
+//! Names of runs.
+
+use std::{fmt, str::FromStr, time::SystemTime};
+
+use jiff::{Timestamp, tz::TimeZone};
+use pipe_stage::Digest;
+use serde::{Deserialize, Serialize};
+
+/// The name of a run: when it began, in UTC to the millisecond, and four digits to tell runs of the same moment apart.
+/// `20260131-174502-093-5f0c`. Their order as text is their order in time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RunId(String);
+
+/// Text that is no run id.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is not the id of a run (like 20260131-174502-093-5f0c)")]
+pub struct InvalidRunId(String);
+
+impl RunId {
+    /// Its text. Safe as the name of a file.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn generate() -> Self {
+        let now = SystemTime::now();
+        let nanoseconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        let moment = format!("{} {nanoseconds}", std::process::id());
+        let suffix = &Digest::of(moment.as_bytes()).to_string()[..4];
+        // Before 1970 or after 9999 the clock is wrong, and any time is as good.
+        let time = Timestamp::try_from(now).unwrap_or_default().to_zoned(TimeZone::UTC);
+        Self(format!("{}-{:03}-{suffix}", time.strftime("%Y%m%d-%H%M%S"), time.millisecond()))
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl FromStr for RunId {
+    type Err = InvalidRunId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = |part: &str, length| part.len() == length && part.bytes().all(|byte| byte.is_ascii_digit());
+        let hex = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        match text.split('-').collect::<Vec<_>>()[..] {
+            [day, time, milliseconds, suffix]
+                if digits(day, 8) && digits(time, 6) && digits(milliseconds, 3) && suffix.len() == 4 && hex(suffix) =>
+            {
+                Ok(Self(text.to_owned()))
+            }
+            _ => Err(InvalidRunId(text.to_owned())),
+        }
+    }
+}
+
+impl TryFrom<String> for RunId {
+    type Error = InvalidRunId;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<RunId> for String {
+    fn from(id: RunId) -> Self {
+        id.0
+    }
+}

@@ -18,7 +18,7 @@ pub struct Attempt {
     scratch: PathBuf,
     resume: PathBuf,
     // Dropped last, so that nobody else has the key while the scratch goes.
-    _lock: KeyLock,
+    lock: KeyLock,
 }
 
 impl Attempt {
@@ -27,7 +27,7 @@ impl Attempt {
     /// # Errors
     /// If the folders cannot be made.
     pub fn begin(home: &Home, lock: KeyLock, outputs: &[&str]) -> Result<Self, CacheError> {
-        let attempt = Self { scratch: home.scratch(lock.key()), resume: home.resume(lock.key()), _lock: lock };
+        let attempt = Self { scratch: home.scratch(lock.key()), resume: home.resume(lock.key()), lock };
         remove(&attempt.scratch)?;
         for folder in outputs.iter().map(|output| attempt.output().join(output)).chain([
             attempt.inputs(),
@@ -37,6 +37,11 @@ impl Attempt {
             fs::create_dir_all(&folder).trying("create the folder", &folder)?;
         }
         Ok(attempt)
+    }
+
+    /// The lock of the key.
+    pub fn lock(&self) -> &KeyLock {
+        &self.lock
     }
 
     /// Where the inputs are laid out: an empty folder.

@@ -3,7 +3,10 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Seek, Write},
-    os::unix::fs::MetadataExt,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Path, PathBuf},
 };
 
@@ -16,8 +19,8 @@ use super::{CacheError, Home, Key, error::Trying};
 pub struct KeyLock {
     key: Key,
     path: PathBuf,
-    // Held open: closing it gives the lock up.
-    _file: File,
+    // Held open: closing it, here and in every process that it was handed to, gives the lock up.
+    file: File,
 }
 
 /// What became of asking for a lock.
@@ -59,7 +62,7 @@ impl KeyLock {
             if is_at(&file, &path) {
                 let holder = serde_json::to_vec(&Holder::this_process()).map_err(io::Error::from);
                 file.set_len(0).and_then(|()| file.write_all(&holder?)).trying("write", &path)?;
-                return Ok(Acquired::Held(Self { key: *key, path, _file: file }));
+                return Ok(Acquired::Held(Self { key: *key, path, file }));
             }
         }
     }
@@ -67,6 +70,13 @@ impl KeyLock {
     /// The key.
     pub fn key(&self) -> &Key {
         &self.key
+    }
+}
+
+/// For handing the lock to a worker: the lock is held until both have ended.
+impl AsFd for KeyLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

@@ -265,6 +265,10 @@ impl Sink for Human {
             }
             Event::StageFinished { stage, seconds, .. } => self.finished(stage, *seconds),
             Event::StageFailed { stage, kind, failure, seconds } => self.failed(stage, kind, failure, *seconds),
+            Event::RunStopping { .. } => {
+                self.flush();
+                self.print("stopping: running stages save what they have; Ctrl-C again kills them");
+            }
             Event::RunFinished(summary) => self.run_finished(summary),
         }
     }

@@ -129,6 +129,11 @@ pub enum Event {
         /// How long it took, in seconds.
         seconds: f64,
     },
+    /// Someone asked the run to stop; running stages save what they can.
+    RunStopping {
+        /// Stages that have not ended after so long, in seconds, are killed.
+        grace_seconds: u64,
+    },
     /// The last event.
     RunFinished(Summary),
 }

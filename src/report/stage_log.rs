@@ -59,6 +59,7 @@ impl Sink for StageLogs {
             | Event::StageHit { .. }
             | Event::StageWaiting { .. }
             | Event::StageProgress { .. }
+            | Event::RunStopping { .. }
             | Event::RunFinished(_) => {}
         }
     }

@@ -2,14 +2,13 @@
 //!
 //! A variable that could change a byte of an artifact does not belong here: it would not be in the key.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 /// Passed on as they are, where they are set.
 const PASSED: &[&str] = &[
-    // finding programs, files and folders
+    // finding programs and settings
     "PATH",
     "HOME",
-    "TMPDIR",
     // finding libtorch and the GPU's driver
     "LIBTORCH",
     "LD_LIBRARY_PATH",
@@ -29,15 +28,18 @@ const FIXED: &[(&str, &str)] = &[
     ("CUBLAS_WORKSPACE_CONFIG", ":4096:8"),
 ];
 
-/// Gives `command` the declared environment and nothing else.
-pub(super) fn declare(command: &mut Command) {
+/// Names the folder of the attempt, which is removed with it.
+const TEMPORARY: &str = "TMPDIR";
+
+/// Gives `command` the declared environment and nothing else. `temporary` is its folder for temporary files.
+pub(super) fn declare(command: &mut Command, temporary: &Path) {
     command.env_clear();
     for name in PASSED {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }
     }
-    command.envs(FIXED.iter().copied());
+    command.envs(FIXED.iter().copied()).env(TEMPORARY, temporary);
 }
 
 #[cfg(test)]
@@ -49,12 +51,14 @@ mod tests {
         // Cargo sets CARGO_MANIFEST_DIR for every test.
         assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
         let mut command = Command::new("true");
-        declare(&mut command);
+        declare(&mut command, Path::new("/scratch"));
         let names: Vec<_> = command.get_envs().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
         assert!(names.iter().any(|name| name == "PATH"));
         for name in &names {
             assert!(
-                PASSED.contains(&name.as_str()) || FIXED.iter().any(|(fixed, _)| fixed == name),
+                PASSED.contains(&name.as_str())
+                    || FIXED.iter().any(|(fixed, _)| fixed == name)
+                    || name.as_str() == TEMPORARY,
                 "{name} is passed on"
             );
         }

@@ -8,10 +8,7 @@
 use std::{
     fs::File,
     io::{self, BufReader, Write},
-    os::{
-        fd::BorrowedFd,
-        unix::process::{CommandExt, ExitStatusExt},
-    },
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError, mpsc::SyncSender},
@@ -24,7 +21,8 @@ use rustix::{
     process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid},
 };
 
-use super::{environment, lines};
+use super::{Message, environment, lines};
+use crate::cache::Attempt;
 
 /// What a worker's threads tell the scheduler.
 #[derive(Debug)]
@@ -57,16 +55,16 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Starts `program` on `job`. What it says goes to `said`, marked by `tag`, and ends with [`Said::Ended`]; its
-    /// standard error is appended to `log`. It keeps `hold` open as long as it lives: a lock on that file outlives a
-    /// scheduler that dies first.
-    pub(super) fn spawn<T: Copy + Send + 'static>(
+    /// Starts `program` on `job`. What it says goes to `messages` under `stage`, and ends with [`Said::Ended`]; its
+    /// standard error is appended to `log`. It keeps the attempt's
+    /// lock as long as it lives, also if the scheduler dies first: the next run waits until it is gone.
+    pub(super) fn spawn(
         program: &Path,
         job: &Job,
         log: &Path,
-        hold: BorrowedFd<'_>,
-        said: &SyncSender<(T, Said)>,
-        tag: T,
+        attempt: &Attempt,
+        messages: &SyncSender<Message>,
+        stage: usize,
     ) -> Result<Self, SpawnError> {
         let job = serde_json::to_vec(job)?;
         let log = File::options().append(true).create(true).open(log)?;
@@ -79,17 +77,17 @@ impl Worker {
             // No stage may depend on where the scheduler was started.
             .current_dir("/")
             .process_group(0);
-        environment::declare(&mut command);
+        environment::declare(&mut command, &attempt.temporary());
 
         // Workers are only spawned on this thread, so no other child inherits the descriptor in between.
-        fcntl_setfd(hold, FdFlags::empty()).map_err(io::Error::from)?;
+        fcntl_setfd(attempt.lock(), FdFlags::empty()).map_err(io::Error::from)?;
         let spawned = command.spawn();
-        fcntl_setfd(hold, FdFlags::CLOEXEC).map_err(io::Error::from)?;
+        fcntl_setfd(attempt.lock(), FdFlags::CLOEXEC).map_err(io::Error::from)?;
         let mut child = spawned.map_err(|source| SpawnError::Program { program: program.to_owned(), source })?;
 
         let worker = Self { group: Pid::from_child(&child), reaped: Arc::default() };
         let threads = match (child.stdin.take(), child.stdout.take()) {
-            (Some(stdin), Some(stdout)) => worker.start_threads(child, stdin, stdout, job, said, tag),
+            (Some(stdin), Some(stdout)) => worker.start_threads(child, stdin, stdout, job, messages, stage),
             _ => Err(io::Error::other("the worker has no standard streams")),
         };
         // Without its threads nobody would wait for it.
@@ -105,44 +103,44 @@ impl Worker {
         }
     }
 
-    fn start_threads<T: Copy + Send + 'static>(
+    fn start_threads(
         &self,
         child: Child,
         mut stdin: ChildStdin,
         stdout: ChildStdout,
         job: Vec<u8>,
-        said: &SyncSender<(T, Said)>,
-        tag: T,
+        messages: &SyncSender<Message>,
+        stage: usize,
     ) -> io::Result<()> {
         let builder = |name: &str| thread::Builder::new().name(format!("{name} of worker {}", child.id()));
         // A worker that ends before it has read its job says why in another way.
         let feeder = builder("input").spawn(move || drop(stdin.write_all(&job)))?;
         let listener = builder("output").spawn({
-            let said = said.clone();
-            move || listen(stdout, &said, tag)
+            let messages = messages.clone();
+            move || listen(stdout, &messages, stage)
         })?;
-        let (group, reaped, said) = (self.group, Arc::clone(&self.reaped), said.clone());
+        let (group, reaped, messages) = (self.group, Arc::clone(&self.reaped), messages.clone());
         builder("end").spawn(move || {
             let status = wait(child, group, &reaped);
             // The group is gone, so both pipes have ended.
             let _ = feeder.join();
             let _ = listener.join();
-            let _ = said.send((tag, Said::Ended(status)));
+            let _ = messages.send(Message::Worker(stage, Said::Ended(status)));
         })?;
         Ok(())
     }
 }
 
 /// Passes on every line until the stream ends.
-fn listen<T: Copy>(stdout: ChildStdout, said: &SyncSender<(T, Said)>, tag: T) {
+fn listen(stdout: ChildStdout, messages: &SyncSender<Message>, stage: usize) {
     let mut stdout = BufReader::new(stdout);
     let mut line = Vec::new();
     while let Ok(true) = lines::next_line(&mut stdout, &mut line) {
-        let message = match serde_json::from_slice(&line) {
+        let said = match serde_json::from_slice(&line) {
             Ok(event) => Said::Event(event),
             Err(_) => Said::Noise(String::from_utf8_lossy(&line).into_owned()),
         };
-        if said.send((tag, message)).is_err() {
+        if messages.send(Message::Worker(stage, said)).is_err() {
             return; // the scheduler has ended
         }
     }

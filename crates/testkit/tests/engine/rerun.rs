@@ -1,0 +1,172 @@
+//! What runs again, and what does not.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use crate::project;
+
+const CHAIN: &str = "
+name: chain
+stages:
+  hello: { kind: write, with: { text: hello world } }
+  word: { kind: first_word, inputs: { text: hello } }
+  twice: { kind: concat, inputs: { parts: [word, word] }, with: { separator: '-' } }
+";
+
+#[test]
+fn the_first_run_makes_everything_and_the_second_finds_it() {
+    let project = project(CHAIN);
+    let first = project.run(&[]).unwrap();
+    assert_eq!((first.code(), first.errors.as_str()), (0, ""));
+    assert_eq!(first.started(), ["hello", "word", "twice"]);
+    assert_eq!(project.text(&first, "twice", "out").unwrap(), "hello-hello");
+    assert!(first.events_of("stage_started").all(|event| event["reasons"][0] == "never run"), "{first:?}");
+
+    let second = project.run(&[]).unwrap();
+    assert_eq!((second.code(), second.started().len()), (0, 0));
+    assert_eq!(second.hits(), ["hello", "word", "twice"]);
+    let end = second.events.last().unwrap();
+    assert_eq!((end["event"].as_str(), end["outcome"].as_str()), (Some("run_finished"), Some("done")));
+    assert_eq!((end["ran"].as_u64(), end["hits"].as_u64()), (Some(0), Some(3)));
+
+    let told = project.run(&["--text"]).unwrap();
+    assert!(told.errors.starts_with("up to date: 3 stages (") && told.errors.lines().count() == 1, "{}", told.errors);
+}
+
+#[test]
+fn a_changed_value_reruns_its_stage_and_what_depends_on_it() {
+    let project = project(CHAIN);
+    project.run(&[]).unwrap();
+
+    let last = project.run(&["--set", "stages.twice.with.separator=+"]).unwrap();
+    assert_eq!((last.started(), last.hits()), (vec!["twice".to_owned()], vec!["hello".to_owned(), "word".to_owned()]));
+    let reasons = last.events_of("stage_started").next().unwrap()["reasons"].to_string();
+    assert!(reasons.contains("separator") && reasons.contains('-') && reasons.contains('+'), "{reasons}");
+    assert_eq!(project.text(&last, "twice", "out").unwrap(), "hello+hello");
+
+    let first = project.run(&["--set", "stages.hello.with.text=good morning"]).unwrap();
+    assert_eq!(first.started(), ["hello", "word", "twice"]);
+    assert_eq!(project.text(&first, "twice", "out").unwrap(), "good-good");
+}
+
+#[test]
+fn a_rerun_with_the_same_output_leaves_its_dependents_alone() {
+    let project = project(CHAIN);
+    project.run(&[]).unwrap();
+    let again = project.run(&["--set", "stages.hello.with.text=hello again"]).unwrap();
+    assert_eq!(again.started(), ["hello", "word"]);
+    assert_eq!(again.hits(), ["twice"]);
+}
+
+#[test]
+fn what_was_made_once_is_found_again_later() {
+    let project = project(CHAIN);
+    project.run(&[]).unwrap();
+    project.run(&["--set", "stages.hello.with.text=good morning"]).unwrap();
+    let back = project.run(&[]).unwrap();
+    assert_eq!(back.hits().len(), 3);
+}
+
+#[test]
+fn a_value_that_only_guides_the_execution_changes_nothing() {
+    let project = project(CHAIN);
+    project.run(&[]).unwrap();
+    let ran = project.run(&["--set", "stages.hello.with.behaviour=babble"]).unwrap();
+    assert_eq!(ran.hits().len(), 3, "{ran:?}");
+}
+
+#[test]
+fn a_target_takes_what_it_needs_and_no_more() {
+    let project = project(CHAIN);
+    let ran = project.run(&["word"]).unwrap();
+    assert_eq!((ran.code(), ran.started()), (0, vec!["hello".to_owned(), "word".to_owned()]));
+}
+
+#[test]
+fn outputs_are_taken_by_name() {
+    let project = project(
+        "
+name: named
+stages:
+  text: { kind: write, with: { text: eastwest } }
+  parts: { kind: halves, inputs: { text: text } }
+  swapped: { kind: concat, inputs: { parts: [parts.right, parts.left] }, with: { separator: '|' } }
+",
+    );
+    let ran = project.run(&[]).unwrap();
+    assert_eq!(project.text(&ran, "parts", "left").unwrap(), "east");
+    assert_eq!(project.text(&ran, "swapped", "out").unwrap(), "west|east");
+}
+
+#[test]
+fn a_file_of_the_users_counts_by_its_content() {
+    let project = project(
+        "
+name: files
+stages:
+  copy: { kind: copy_file, with: { path: 语料.txt } }
+  word: { kind: first_word, inputs: { text: copy } }
+",
+    );
+    project.write("语料.txt", "你好 世界").unwrap();
+    let first = project.run(&[]).unwrap();
+    assert_eq!(project.text(&first, "word", "out").unwrap(), "你好");
+
+    project.write("语料.txt", "你好 世界").unwrap();
+    assert_eq!(project.run(&[]).unwrap().hits().len(), 2, "written again with the same content");
+
+    project.write("语料.txt", "你们 世界").unwrap();
+    let changed = project.run(&[]).unwrap();
+    assert_eq!(project.text(&changed, "word", "out").unwrap(), "你们");
+
+    fs::remove_file(project.folder().join("语料.txt")).unwrap();
+    let missing = project.run(&[]).unwrap();
+    assert_eq!((missing.code(), missing.started().len()), (1, 0));
+    let failure = missing.events_of("stage_failed").next().unwrap()["failure"]["chain"].to_string();
+    assert!(failure.contains("语料.txt"), "{failure}");
+}
+
+#[test]
+fn a_damaged_artifact_is_made_again() {
+    let project = project(CHAIN);
+    project.run(&[]).unwrap();
+    let object = find(&project.home().join("objects"), b"hello world").unwrap();
+    let modified = fs::metadata(&object).unwrap().modified().unwrap();
+    fs::set_permissions(&object, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&object, b"hellO world").unwrap();
+    fs::File::options().write(true).open(&object).unwrap().set_modified(modified).unwrap();
+
+    let mended = project.run(&[]).unwrap();
+    assert_eq!(mended.started(), ["hello"], "{mended:?}");
+    assert_eq!(mended.hits(), ["word", "twice"]);
+    assert_eq!(project.text(&mended, "hello", "out").unwrap(), "hello world");
+}
+
+fn find(folder: &Path, content: &[u8]) -> Option<std::path::PathBuf> {
+    fs::read_dir(folder).unwrap().find_map(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() { find(&path, content) } else { (fs::read(&path).unwrap() == content).then_some(path) }
+    })
+}
+
+#[test]
+fn with_more_jobs_independent_stages_run_side_by_side() {
+    let project = project("name: two\nstages: {}\n");
+    let gates = [project.gate("a").unwrap(), project.gate("b").unwrap()];
+    let stage = |gate: &pipe_testkit::Gate, text: &str| {
+        format!("{{ kind: write, with: {{ text: {text}, gate: '{}' }} }}", gate.folder().display())
+    };
+    let (a, b) = (stage(&gates[0], "one"), stage(&gates[1], "two"));
+    let text = format!(
+        "name: two\nstages:\n  a: {a}\n  b: {b}\n  both: {{ kind: concat, inputs: {{ parts: [a, b] }} }}\n"
+    );
+    project.write("pipeline.yaml", &text).unwrap();
+    let running = project.start(&["--jobs", "2"]).unwrap();
+    // Neither goes on before both are there.
+    let arrived = gates.map(|gate| gate.wait_for_worker().unwrap());
+    for worker in arrived {
+        worker.open().unwrap();
+    }
+    let ran = running.finish().unwrap();
+    assert_eq!(ran.code(), 0);
+    assert_eq!(project.text(&ran, "both", "out").unwrap(), "onetwo");
+}

@@ -7,7 +7,9 @@ fn main() {
     println!("cargo:rerun-if-changed=rpath.rs");
     println!("cargo:rerun-if-changed=shim/shim.cpp");
     let Some(libtorch) = std::env::var_os("LIBTORCH") else {
-        println!("cargo:error=LIBTORCH is not set: run scripts/libtorch, which fetches it, or name a libtorch 2.11 of your own");
+        println!(
+            "cargo:error=LIBTORCH is not set: run scripts/libtorch, which fetches it, or name a libtorch 2.11 of your own"
+        );
         std::process::exit(1);
     };
     let include = std::path::Path::new(&libtorch).join("include");

@@ -30,7 +30,9 @@ pub enum Error {
         message: String,
     },
     /// CUDA was loaded and finds no device.
-    #[error("the NVIDIA driver is installed, and no CUDA device can be used: is CUDA_VISIBLE_DEVICES empty, or the driver older than CUDA 13.0?")]
+    #[error(
+        "the NVIDIA driver is installed, and no CUDA device can be used: is CUDA_VISIBLE_DEVICES empty, or the driver older than CUDA 13.0?"
+    )]
     NoDevice,
     /// NVML, the driver's management library, is missing or refused.
     #[error("nvml: {source}")]

@@ -47,7 +47,5 @@ pub fn empty_cuda_cache() -> Result<(), Error> {
 }
 
 fn index(device: usize) -> Result<i32, Error> {
-    i8::try_from(device)
-        .map(i32::from)
-        .map_err(|_| Error::Torch { message: format!("{device} is no device index") })
+    i8::try_from(device).map(i32::from).map_err(|_| Error::Torch { message: format!("{device} is no device index") })
 }

@@ -1,1 +1,59 @@
 //! The decoder, its hand-written backward pass, LoRA, loss, optimizer and checkpoints.
+//!
+//! No autograd: forward and backward are written out layer by layer on plain tensors, so that memory and launches can
+//! be seen in one place. The same code runs on the CPU and on CUDA. One decoder with flags serves Qwen3, Qwen2 and
+//! Llama shapes, over dense or NF4 weights.
+//!
+//! ```text
+//! Model::load(dir, &ModelOptions)          a Hugging Face folder, dense or bitsandbytes-4bit
+//! PackedBatch::new(&[Sample])              samples of one pass, packed without padding
+//! model.zero_grad()                        per optimizer update, then for each pass of it:
+//! model.forward_backward(&batch, N, update)   adds to Parameter::grad the gradient of sum(NLL) / N
+//! model.loss(&batch)                       no dropout, no gradient
+//! model.generate(&prompt, max_new, &eos)   greedy
+//! model.diagnose(&batch, N, update)        after a loss or gradient that is not finite: which layer, which samples
+//! ```
+//!
+//! [`Parameter::name`] is PEFT's key in `adapter_model.safetensors`. An embedding and head that are tied in the base
+//! are one parameter, under the embedding's name.
+//!
+//! Call `pipe_kernels::load_cuda` and `pipe_kernels::set_deterministic` before the first tensor.
+
+mod attention;
+mod batch;
+mod decoder;
+mod diagnose;
+mod dropout;
+mod embedding;
+mod error;
+#[cfg(test)]
+mod finite_difference;
+mod generate;
+mod head;
+mod layer;
+mod linear;
+mod loader;
+mod lora;
+mod model;
+mod nf4;
+mod norm;
+mod parameter;
+mod philox;
+mod precision;
+mod rope;
+mod transfer;
+
+pub mod adapter;
+pub mod checkpoint;
+pub mod optimizer;
+pub mod passes;
+pub mod runtime;
+pub mod sampler;
+pub mod schedule;
+
+pub use batch::{IGNORED_LABEL, PackedBatch, Sample};
+pub use error::Error;
+pub use lora::{LoraConfig, TARGET_MODULES};
+pub use model::{BatchLoss, Model, ModelOptions};
+pub use parameter::Parameter;
+pub use precision::Precision;

@@ -1,0 +1,80 @@
+//! What can go wrong in a model.
+
+use std::path::PathBuf;
+
+/// The result of most functions of this crate.
+pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// libtorch refused; out of memory, mostly.
+    #[error("libtorch: {}", first_line(source))]
+    Torch {
+        /// Its own error.
+        #[from]
+        source: tch::TchError,
+    },
+    /// The model folder cannot be read.
+    #[error(transparent)]
+    Folder(#[from] pipe_hf::Error),
+    /// A quantised weight of the model folder is not what this project reads.
+    #[error("{}: tensor `{name}`: {problem}", path.display())]
+    Quantised {
+        /// The model folder.
+        path: PathBuf,
+        /// The weight.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A LoRA setting that no model can have.
+    #[error("lora.{field}: {problem}")]
+    Lora {
+        /// The field of [`LoraConfig`](crate::LoraConfig).
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A sample that cannot be trained on.
+    #[error("sample {row}: {problem}")]
+    Sample {
+        /// Its row in the data.
+        row: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A prompt that cannot be continued.
+    #[error("prompt: {problem}")]
+    Prompt {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An update that claims fewer labels than one of its passes has.
+    #[error("an update of {update} labels cannot hold a batch of {batch}")]
+    LabelCount {
+        /// Labels of the update.
+        update: u64,
+        /// Labels of the batch.
+        batch: u64,
+    },
+    /// A pass without samples.
+    #[error("a batch needs at least one sample")]
+    EmptyBatch,
+}
+
+impl Error {
+    /// Whether the device had too little memory.
+    pub fn is_out_of_memory(&self) -> bool {
+        let Self::Torch { source } = self else { return false };
+        let text = source.to_string();
+        text.contains("out of memory") || text.contains("can't allocate memory") || text.contains("not enough memory")
+    }
+}
+
+/// libtorch appends a C++ backtrace to its message.
+fn first_line(error: &tch::TchError) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,115 @@
+//! From the tensors of a checkpoint to those of a model.
+
+use std::path::Path;
+
+use pipe_hf::{Checkpoint, Dtype, ModelConfig, Parameter as Listed, Role};
+use pipe_nf4::QuantizedTensor;
+use tch::{Device, Kind, Tensor};
+
+use crate::{
+    Error, Precision,
+    error::Result,
+    linear::Weight,
+    nf4::{Nf4Weight, PairTable},
+    norm::RmsNorm,
+};
+
+/// A model folder that is being read.
+#[derive(Debug)]
+pub(crate) struct Loader {
+    checkpoint: Checkpoint,
+    /// What the configuration asks for, by name.
+    listed: Vec<Listed>,
+    epsilon: f64,
+    precision: Precision,
+    device: Device,
+    pairs: PairTable,
+}
+
+impl Loader {
+    /// Opens a folder and checks that it has what its configuration says.
+    pub(crate) fn open(dir: &Path, config: &ModelConfig, precision: Precision, device: Device) -> Result<Self> {
+        let checkpoint = Checkpoint::open(dir)?;
+        checkpoint.check(config)?;
+        let (listed, epsilon) = (config.parameters(), config.rms_norm_eps);
+        Ok(Self { checkpoint, listed, epsilon, precision, device, pairs: PairTable::new(device)? })
+    }
+
+    /// A frozen tensor in the type of the residual stream.
+    pub(crate) fn master(&self, name: &str) -> Result<Tensor> {
+        self.dense(name, self.precision.master())
+    }
+
+    /// An embedding or a head: in the type of the computation, or in float32 where the file has that and the
+    /// residual stream takes it.
+    pub(crate) fn table(&self, name: &str, rows_are_read: bool) -> Result<Tensor> {
+        let (compute, master) = (self.precision.compute(), self.precision.master());
+        let wide = rows_are_read && self.checkpoint.info(name)?.dtype != Dtype::BF16;
+        self.dense(name, if wide { master } else { compute })
+    }
+
+    /// A norm over the residual stream or a head.
+    pub(crate) fn norm(&self, name: &str) -> Result<RmsNorm> {
+        Ok(RmsNorm { weight: self.master(name)?, epsilon: self.epsilon })
+    }
+
+    /// The bias of a linear layer, if the model has one, in the type of the computation.
+    pub(crate) fn bias(&self, module: &str) -> Result<Option<Tensor>> {
+        let name = format!("{module}.bias");
+        if !self.listed.iter().any(|listed| listed.role == Role::Bias && listed.name == name) {
+            return Ok(None);
+        }
+        self.dense(&name, self.precision.compute()).map(Some)
+    }
+
+    /// The weight of a linear layer and its shape, `[out, in]`.
+    pub(crate) fn linear(&self, module: &str) -> Result<(Weight, [usize; 2])> {
+        let name = format!("{module}.weight");
+        let shape = self.listed.iter().find(|listed| listed.name == name).map(|listed| listed.shape.as_slice());
+        let Some(&[output, input]) = shape else {
+            return Err(self.wrong(&name, "is no linear layer of this model"));
+        };
+        let read = |name: &str| self.checkpoint.contains(name).then(|| self.checkpoint.read(name)).transpose();
+        let quantised = QuantizedTensor::read(&name, read).map_err(|error| self.wrong(&name, with_source(&error)))?;
+        let weight = match quantised {
+            None if self.checkpoint.info(&name)?.dtype == Dtype::U8 => {
+                let problem = "is packed, and has no quant_state.bitsandbytes__nf4 beside it: only NF4 is supported";
+                return Err(self.wrong(&name, problem));
+            }
+            None => Weight::Dense(self.dense(&name, self.precision.compute())?),
+            Some(tensor) if tensor.shape() != [output, input] => {
+                let problem = format!("is quantised from shape {:?}, the model has {:?}", tensor.shape(), [output, input]);
+                return Err(self.wrong(&name, problem));
+            }
+            Some(tensor) => {
+                Weight::Nf4(Nf4Weight::new(&tensor, [output as i64, input as i64], &self.pairs, self.device)?)
+            }
+        };
+        Ok((weight, [output, input]))
+    }
+
+    fn dense(&self, name: &str, kind: Kind) -> Result<Tensor> {
+        let info = self.checkpoint.info(name)?;
+        let stored = match info.dtype {
+            Dtype::F32 => Kind::Float,
+            Dtype::BF16 => Kind::BFloat16,
+            Dtype::F16 => Kind::Half,
+            other => return Err(self.wrong(name, format!("has type {other:?}, it must be F32, BF16 or F16"))),
+        };
+        let shape: Vec<i64> = info.shape.iter().map(|side| *side as i64).collect();
+        let bytes = self.checkpoint.read(name)?;
+        Ok(Tensor::f_from_data_size(&bytes, &shape, stored)?.f_to_device(self.device)?.f_to_kind(kind)?)
+    }
+
+    fn wrong(&self, name: &str, problem: impl Into<String>) -> Error {
+        Error::Quantised { path: self.checkpoint.path().to_owned(), name: name.to_owned(), problem: problem.into() }
+    }
+}
+
+/// An error of the codec in one line.
+fn with_source(error: &pipe_nf4::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

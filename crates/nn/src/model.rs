@@ -1,0 +1,222 @@
+//! A model with what is trained of it.
+
+use std::path::Path;
+
+use pipe_hf::{AdapterTensor, ModelConfig};
+use tch::{Device, Tensor};
+
+use crate::{
+    Error, LoraConfig, PackedBatch, Parameter, Precision,
+    decoder::{Decoder, Observer, Pass, Shape},
+    dropout::Dropout,
+    embedding::Table,
+    error::Result,
+    head::{Head, Targets, read_back},
+    layer::{Depth, Layer},
+    loader::Loader,
+};
+
+/// How to load a model.
+#[derive(Debug, Clone)]
+pub struct ModelOptions {
+    /// What is trained.
+    pub lora: LoraConfig,
+    /// What is computed in.
+    pub precision: Precision,
+    /// Where. A CUDA device needs `pipe_kernels::load_cuda` first.
+    pub device: Device,
+    /// Keep only each layer's input for the backward pass, and compute the rest again: the same numbers in less memory.
+    pub gradient_checkpointing: bool,
+    /// Seed of fresh adapters and of dropout.
+    pub seed: u64,
+}
+
+/// The loss of one pass.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatchLoss {
+    /// Sum of the negative log-likelihoods of all targets, in nats.
+    pub sum_nll: f64,
+    /// How many targets there were.
+    pub labels: u64,
+    /// The same for each sample, in the order of the batch.
+    pub per_sample: Vec<(f64, u64)>,
+}
+
+/// A decoder, frozen but for its [`Parameter`]s.
+#[derive(Debug)]
+pub struct Model {
+    pub(crate) config: ModelConfig,
+    pub(crate) decoder: Decoder,
+    pub(crate) parameters: Vec<Parameter>,
+    dropout: Dropout,
+}
+
+impl Model {
+    /// Reads a Hugging Face folder, dense or bitsandbytes-4bit, and adds fresh adapters.
+    ///
+    /// # Errors
+    /// If the folder or the LoRA settings are not sound, or the device has too little memory.
+    pub fn load(dir: &Path, options: &ModelOptions) -> std::result::Result<Self, Error> {
+        let _guard = tch::no_grad_guard();
+        let ModelOptions { lora, precision, device, gradient_checkpointing, seed } = options;
+        lora.check()?;
+        let config = ModelConfig::open(dir)?;
+        let loader = Loader::open(dir, &config, *precision, *device)?;
+        let mut parameters = Vec::new();
+        let tied = config.tie_word_embeddings;
+        let embedding = if lora.saves("embed_tokens") || tied && lora.saves("lm_head") {
+            trained("model.embed_tokens", &loader, &mut parameters)?
+        } else {
+            Table::Frozen(loader.table("model.embed_tokens.weight", true)?)
+        };
+        let mut layers = Vec::with_capacity(config.num_hidden_layers);
+        for number in 0..config.num_hidden_layers {
+            layers.push(Layer::load(number, &config, &loader, lora, (*seed, *precision, *device), &mut parameters)?);
+        }
+        let head = if tied {
+            embedding.shared()
+        } else if lora.saves("lm_head") {
+            trained("lm_head", &loader, &mut parameters)?
+        } else {
+            Table::Frozen(loader.table("lm_head.weight", false)?)
+        };
+        let norm = loader.norm("model.norm.weight")?;
+        let lowest = if embedding.trained().is_some() { Some(Depth::Input) } else { Depth::of_targets(lora) };
+        let decoder = Decoder {
+            embedding,
+            layers,
+            head: Head { norm, table: head, precision: *precision, vocab_size: config.vocab_size },
+            shape: Shape {
+                head_dim: config.head_dim,
+                rope_theta: config.rope_theta,
+                precision: *precision,
+                device: *device,
+            },
+            padding: config.pad_token_id,
+            checkpointing: *gradient_checkpointing,
+            lowest,
+        };
+        let dropout = Dropout { probability: lora.lora_dropout, seed: *seed };
+        Ok(Self { config, decoder, parameters, dropout })
+    }
+
+    /// The shape of the base.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Whether embedding and head are one matrix.
+    pub fn tied(&self) -> bool {
+        self.config.tie_word_embeddings
+    }
+
+    /// What is trained, in the order of the model: embedding, adapters layer by layer, head.
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    /// The same, to be changed. Keep types, shapes and device.
+    pub fn parameters_mut(&mut self) -> &mut [Parameter] {
+        &mut self.parameters
+    }
+
+    /// Sets every gradient to zero.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn zero_grad(&mut self) -> std::result::Result<(), Error> {
+        for parameter in &mut self.parameters {
+            let _ = parameter.grad.f_zero_()?;
+        }
+        Ok(())
+    }
+
+    /// The loss of a pass with dropout; adds the gradient of `sum of NLL / label_count` to the parameters.
+    ///
+    /// `label_count` is the number of targets of the whole optimizer update, of which the batch may be a part;
+    /// `update` numbers it, for dropout. Waits for the device once, at the end.
+    ///
+    /// # Errors
+    /// If the batch does not fit the model, or the device has too little memory.
+    pub fn forward_backward(
+        &mut self,
+        batch: &PackedBatch,
+        label_count: u64,
+        update: u64,
+    ) -> std::result::Result<BatchLoss, Error> {
+        self.observed(batch, label_count, update, &mut |_, _| Ok(()))
+    }
+
+    /// The loss of a pass without dropout or gradient.
+    ///
+    /// # Errors
+    /// If the batch does not fit the model, or the device has too little memory.
+    pub fn loss(&self, batch: &PackedBatch) -> std::result::Result<BatchLoss, Error> {
+        let _guard = tch::no_grad_guard();
+        batch.check_vocabulary(self.config.vocab_size)?;
+        let Some(targets) = Targets::new(batch, self.decoder.shape.device)? else { return Ok(BatchLoss::none(batch)) };
+        let pass = Pass::new(self.decoder.shape, batch, None)?;
+        let h = self.decoder.forward(&pass, &self.parameters)?;
+        BatchLoss::new(&self.decoder.head.loss(&h, &targets, &self.parameters)?, batch)
+    }
+
+    /// The logits of every position of a pass, without dropout, `[tokens, vocabulary]`, float32. For short texts: the
+    /// result is large.
+    ///
+    /// # Errors
+    /// If the batch does not fit the model, or the device has too little memory.
+    pub fn logits(&self, batch: &PackedBatch) -> std::result::Result<Tensor, Error> {
+        let _guard = tch::no_grad_guard();
+        batch.check_vocabulary(self.config.vocab_size)?;
+        let pass = Pass::new(self.decoder.shape, batch, None)?;
+        self.decoder.head.logits(&self.decoder.forward(&pass, &self.parameters)?, &self.parameters)
+    }
+
+    /// [`Model::forward_backward`] with a look at what it computes on the way.
+    pub(crate) fn observed(
+        &mut self,
+        batch: &PackedBatch,
+        label_count: u64,
+        update: u64,
+        observe: &mut Observer<'_>,
+    ) -> Result<BatchLoss> {
+        let _guard = tch::no_grad_guard();
+        batch.check_vocabulary(self.config.vocab_size)?;
+        if label_count < batch.labels() {
+            return Err(Error::LabelCount { update: label_count, batch: batch.labels() });
+        }
+        let device = self.decoder.shape.device;
+        let Some(targets) = Targets::new(batch, device)? else { return Ok(BatchLoss::none(batch)) };
+        let pass = Pass::new(self.decoder.shape, batch, self.dropout.pass(update, batch, device)?)?;
+        let losses =
+            self.decoder.forward_backward(&pass, batch, (&targets, label_count as f64), &mut self.parameters, observe)?;
+        BatchLoss::new(&losses, batch)
+    }
+}
+
+fn trained(module: &str, loader: &Loader, parameters: &mut Vec<Parameter>) -> Result<Table> {
+    let key = AdapterTensor::Saved { module: module.to_owned() }.key();
+    parameters.push(Parameter::new(key, loader.master(&format!("{module}.weight"))?)?);
+    Ok(Table::Trained(parameters.len() - 1))
+}
+
+impl BatchLoss {
+    fn new(losses: &Tensor, batch: &PackedBatch) -> Result<Self> {
+        let losses = read_back(losses)?;
+        let mut rest = losses.as_slice();
+        let per_sample: Vec<(f64, u64)> = batch
+            .spans
+            .iter()
+            .map(|span| {
+                let (own, others) = rest.split_at(span.labels);
+                rest = others;
+                (own.iter().sum(), span.labels as u64)
+            })
+            .collect();
+        Ok(Self { sum_nll: per_sample.iter().map(|(sum, _)| sum).sum(), labels: batch.labels(), per_sample })
+    }
+
+    fn none(batch: &PackedBatch) -> Self {
+        Self { sum_nll: 0.0, labels: 0, per_sample: vec![(0.0, 0); batch.spans.len()] }
+    }
+}

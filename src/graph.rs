@@ -162,4 +162,4 @@ fn cycle_problem(pipeline: &Pipeline, names: &IndexSet<StageName>, cycle: &[Node
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

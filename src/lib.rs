@@ -5,4 +5,8 @@
 
 pub mod cache;
 pub mod config;
+pub mod graph;
+pub mod plan;
 pub mod report;
+pub mod runs;
+pub mod scheduler;

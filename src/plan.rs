@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::{
     cache::{ActionRecord, FileIdentity, Flaw, Identity, Key},
-    config::{Pipeline, StageName, StageSpec},
+    config::{self, Pipeline, StageName, StageSpec},
     graph::Graph,
 };
 
@@ -151,7 +151,7 @@ fn identify(
     inputs: BTreeMap<String, Vec<Digest>>,
     files: &BTreeMap<String, FileIdentity>,
 ) -> Identity {
-    let mut config = crate::config::canonical(spec.declaration, &spec.config);
+    let mut config = config::canonical(&spec.config, spec.declaration);
     if let Some(fields) = config.as_object_mut() {
         // The content stands in the key, and where it lies does not.
         fields.retain(|field, _| !files.contains_key(field));

@@ -161,7 +161,7 @@ fn resolved_stage(spec: &StageSpec) -> Value {
         });
         stage.insert("inputs".to_owned(), Value::Object(inputs.collect()));
     }
-    stage.insert("with".to_owned(), spec.config.clone());
+    stage.insert("with".to_owned(), escaped(&spec.config));
     let Resources { cpus, gpus } = spec.resources;
     if spec.resources != Resources::default() {
         let mut resources = serde_json::Map::new();
@@ -174,4 +174,14 @@ fn resolved_stage(spec: &StageSpec) -> Value {
         stage.insert("resources".to_owned(), Value::Object(resources));
     }
     Value::Object(stage)
+}
+
+/// The same value, with nothing in it that would be taken for a parameter.
+fn escaped(value: &Value) -> Value {
+    match value {
+        Value::String(text) => text.replace("${", "$${").into(),
+        Value::Array(items) => items.iter().map(escaped).collect(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), escaped(value))).collect(),
+        value => value.clone(),
+    }
 }

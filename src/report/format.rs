@@ -57,7 +57,7 @@ pub fn amount(value: u64, unit: &str) -> String {
 }
 
 /// A speed: `12.3 MiB/s`, `1,200 rows/s`, `2.50 s/step` where one takes longer than a second.
-pub fn rate(per_second: f64, unit: &str) -> String {
+pub(super) fn rate(per_second: f64, unit: &str) -> String {
     if unit == "bytes" {
         return format!("{}/s", bytes(per_second as u64));
     }

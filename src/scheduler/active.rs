@@ -126,7 +126,12 @@ impl Active {
     }
 
     /// The worker is gone: its outputs and their record go into the cache, or the reason why not comes back.
-    pub(super) fn conclude(self, spec: &StageSpec, cache: &Cache<'_>, status: ExitStatus) -> Result<ActionRecord, Ending> {
+    pub(super) fn conclude(
+        self,
+        spec: &StageSpec,
+        cache: &Cache<'_>,
+        status: ExitStatus,
+    ) -> Result<ActionRecord, Ending> {
         let (ended, duration_seconds) = (jiff::Timestamp::now(), self.seconds());
         ending::judge(self.last_word, status, self.stopped)?;
         let outputs = spec.declaration.outputs.iter().map(|&output| {

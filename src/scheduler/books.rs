@@ -1,11 +1,6 @@
 //! The record of the run, kept up to date while it goes on.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::PathBuf,
-    time::Instant,
-};
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Instant};
 
 use pipe_stage::{Digest, FailureClass};
 

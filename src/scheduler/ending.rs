@@ -37,12 +37,12 @@ pub(super) fn judge(last_word: Option<Status>, status: ExitStatus, stopped: bool
             Err(Ending { class, chain, hint })
         }
         // It did not come to saying so.
-        _ if stopped => Err(Ending {
-            class: FailureClass::Cancelled,
-            chain: vec!["stopped on request".to_owned()],
-            hint: None,
-        }),
-        Some(Status::Done) => Err(crash(&format!("its worker said that it was done, and then {}", words(status)), status)),
+        _ if stopped => {
+            Err(Ending { class: FailureClass::Cancelled, chain: vec!["stopped on request".to_owned()], hint: None })
+        }
+        Some(Status::Done) => {
+            Err(crash(&format!("its worker said that it was done, and then {}", words(status)), status))
+        }
         None if status.success() => Err(crash("its worker ended without a result", status)),
         None => Err(crash(&format!("its worker {}", words(status)), status)),
     }
@@ -108,7 +108,11 @@ mod tests {
         assert_eq!(judge(Some(Status::Done), exited(0), false), Ok(()));
         assert_eq!(judge(Some(Status::Done), exited(0), true), Ok(()), "it was faster than the request to stop");
         let expected = [
-            (Some(Status::Done), killed(11), "its worker said that it was done, and then was killed by signal 11 (invalid memory access)"),
+            (
+                Some(Status::Done),
+                killed(11),
+                "its worker said that it was done, and then was killed by signal 11 (invalid memory access)",
+            ),
             (None, exited(0), "its worker ended without a result"),
             (None, exited(101), "its worker ended with code 101"),
             (None, killed(9), "its worker was killed by signal 9 (out of memory?)"),

@@ -105,8 +105,11 @@ impl<'run> Engine<'run> {
     ) -> Result<Self, RunError> {
         let clock = Instant::now();
         let graph = Graph::new(pipeline)?;
-        let targets: Vec<&StageName> =
-            if options.targets.is_empty() { pipeline.stages.keys().collect() } else { options.targets.iter().collect() };
+        let targets: Vec<&StageName> = if options.targets.is_empty() {
+            pipeline.stages.keys().collect()
+        } else {
+            options.targets.iter().collect()
+        };
         let selected = graph.needed_for(targets);
         home.create()?;
         if let Err(error) = cache::sweep(home) {
@@ -227,7 +230,9 @@ impl<'run> Engine<'run> {
         let decision = self.decide(index);
         match decision.action {
             Action::Hit { outputs } => self.hit(index, &decision.key, outputs),
-            Action::Run { reasons } | Action::Maybe { reasons } => self.launch(index, decision.identity, &reasons, lock),
+            Action::Run { reasons } | Action::Maybe { reasons } => {
+                self.launch(index, decision.identity, &reasons, lock)
+            }
         }
     }
 

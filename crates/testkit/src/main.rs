@@ -7,8 +7,11 @@ use pipe::{
     cache::Home,
     config::{self, StageName},
     report::{Human, JsonLines, Sink},
-    scheduler::{self, Options},
+    scheduler::{self, Options, RunError},
 };
+
+/// Of diagnostics, in columns.
+const WIDTH: usize = 120;
 
 #[derive(Parser)]
 enum Arguments {
@@ -38,7 +41,7 @@ fn main() -> ExitCode {
             let pipeline = match config::load(&file, &overrides, pipe_testkit::KINDS) {
                 Ok(pipeline) => pipeline,
                 Err(error) => {
-                    eprintln!("{}", error.render());
+                    eprintln!("{}", config::render(&error, false, WIDTH));
                     return ExitCode::from(2);
                 }
             };
@@ -49,11 +52,14 @@ fn main() -> ExitCode {
                 jobs,
                 again: format!("pipe run {}", file.display()),
             };
-            let home = Home::locate(&pipeline.folder).map_err(scheduler::RunError::from);
+            let home = Home::locate(&pipeline.folder).map_err(RunError::from);
             match home.and_then(|home| scheduler::run(&pipeline, &home, &options, sink.as_mut())) {
                 Ok(summary) => ExitCode::from(summary.outcome.exit_code()),
                 Err(error) => {
-                    eprintln!("{error}");
+                    match &error {
+                        RunError::Pipeline(error) => eprintln!("{}", config::render(error, false, WIDTH)),
+                        error => eprintln!("{error}"),
+                    }
                     ExitCode::from(error.exit_code())
                 }
             }

@@ -68,11 +68,10 @@ fn a_failure_stops_the_run_and_the_next_one_goes_on_from_there() {
         (Some("stage_failed"), Some(1), Some(2))
     );
     let next = project.run(&[]).unwrap();
-    assert_eq!((next.code(), next.hits(), next.started()), (
-        0,
-        vec!["before".to_owned()],
-        vec!["middle".to_owned(), "after".to_owned()]
-    ));
+    assert_eq!(
+        (next.code(), next.hits(), next.started()),
+        (0, vec!["before".to_owned()], vec!["middle".to_owned(), "after".to_owned()])
+    );
 }
 
 #[test]
@@ -125,7 +124,7 @@ stages:
 ";
     let cycle = project(cycle).run(&[]).unwrap();
     assert_eq!((cycle.code(), cycle.events.len()), (2, 0));
-    assert!(cycle.errors.contains("a -> b -> a"), "{}", cycle.errors);
+    assert!(cycle.errors.contains("`a` -> `b` -> `a`"), "{}", cycle.errors);
 }
 
 #[test]

@@ -1,1 +1,18 @@
-//! Tokenizers and chat templates, equal to their Python originals.
+//! Tokenizers and chat templates of Hugging Face model folders, equal to their Python originals.
+//!
+//! [`Tokenizer`] gives the ids of the Python library `tokenizers`; [`ChatTemplate`] renders conversations as
+//! Transformers does through Jinja2. Both read only the folder that they are given, and nothing that they return
+//! depends on time, locale or thread.
+
+mod error;
+mod folder;
+mod prompter;
+mod python;
+mod spans;
+mod template;
+mod tokenizer;
+
+pub use error::Error;
+pub use prompter::Prompter;
+pub use template::{ChatTemplate, Conversation};
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,154 @@
+//! Text to ids and back.
+
+use std::{collections::HashMap, path::Path};
+
+use serde_json::Value;
+use tokenizers::pipeline::{EncodeOptions, Override, PipelineToken, PipelineTokenizer};
+
+use crate::{
+    Error,
+    folder::{self, TokenizerConfig},
+};
+
+const FILE: &str = "tokenizer.json";
+
+/// The tokenizer of a model folder. Cheap to share between threads.
+pub struct Tokenizer {
+    inner: PipelineTokenizer,
+    /// Ids of the tokens that stand beside the model's vocabulary: special tokens, `<think>` and their like.
+    added: HashMap<String, u32>,
+    special: Vec<String>,
+    vocab_size: usize,
+    eos: Option<u32>,
+    end_ids: Vec<u32>,
+}
+
+impl Tokenizer {
+    /// Loads `tokenizer.json`, and what `tokenizer_config.json`, `generation_config.json` and `config.json` say of the
+    /// tokens that end a text.
+    ///
+    /// # Errors
+    /// If the folder has no `tokenizer.json`, or a file is broken or describes an unknown kind of tokenizer.
+    pub fn load(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join(FILE);
+        let mut json =
+            folder::json(folder, FILE)?.ok_or_else(|| Error::Missing { folder: folder.to_owned(), file: FILE })?;
+        tokenizers::canonicalize_value(&mut json)
+            .map_err(|source| Error::Tokenizer { path: path.clone(), source: source.into() })?;
+        let inner = tokenizers::from_json(&json.to_string()).map_err(|source| Error::Tokenizer { path, source })?;
+        let (added, special) = added_tokens(&json);
+        let vocab_size = vocab_size(&json, added.values().copied());
+        let mut tokenizer = Self { inner, added, special, vocab_size, eos: None, end_ids: Vec::new() };
+        tokenizer.find_end_tokens(folder)?;
+        Ok(tokenizer)
+    }
+
+    /// The ids of a text. Special tokens that stand in it are taken as such; none is added around it.
+    ///
+    /// # Errors
+    /// If the text is longer than 4 GiB.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
+        let options = EncodeOptions {
+            add_special_tokens: false,
+            encode_special_tokens: false,
+            padding: Override::Off,
+            truncation: Override::Off,
+        };
+        let mut tokens = Vec::with_capacity(text.len() / 3);
+        self.inner
+            .encode_into(text, &options, &mut tokens)
+            .map_err(|source| Error::Code { action: "encode the text", source })?;
+        Ok(tokens.into_iter().map(PipelineToken::id).collect())
+    }
+
+    /// The text of some ids. Unknown ids give nothing; bytes that are no UTF-8 give replacement characters.
+    ///
+    /// # Errors
+    /// If the tokenizer's decoder refuses the tokens.
+    pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, Error> {
+        self.inner
+            .decode(ids, skip_special_tokens)
+            .map_err(|source| Error::Code { action: "decode the tokens", source })
+    }
+
+    /// The id of an added token, such as `<|im_end|>`.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.added.get(token).copied()
+    }
+
+    /// One more than the highest id. A model's embedding often has more rows.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The token that ends a text: `eos_token` of `tokenizer_config.json`, else the first of [`Tokenizer::end_ids`].
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// Every token that ends what a model generates: `eos_token_id` of `generation_config.json`, else of
+    /// `config.json`, and [`Tokenizer::eos`].
+    pub fn end_ids(&self) -> &[u32] {
+        &self.end_ids
+    }
+
+    /// The texts of the tokens that close turns and texts.
+    pub(crate) fn special_tokens(&self) -> &[String] {
+        &self.special
+    }
+
+    fn find_end_tokens(&mut self, folder: &Path) -> Result<(), Error> {
+        let config = TokenizerConfig::load(folder)?;
+        self.eos = config.token("eos_token").and_then(|token| self.id(token));
+        for file in ["generation_config.json", "config.json"] {
+            if self.end_ids.is_empty() {
+                let config = folder::json(folder, file)?.unwrap_or_default();
+                self.end_ids = ids(config.get("eos_token_id"));
+            }
+        }
+        match self.eos {
+            None => self.eos = self.end_ids.first().copied(),
+            Some(eos) if !self.end_ids.contains(&eos) => self.end_ids.push(eos),
+            Some(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// A field that holds an id or a list of ids.
+fn ids(value: Option<&Value>) -> Vec<u32> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Some(Value::Array(values)) => values.iter().filter_map(id).collect(),
+        Some(value) => id(value).into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+/// Ids of all added tokens, and the texts of those that are special.
+fn added_tokens(json: &Value) -> (HashMap<String, u32>, Vec<String>) {
+    let mut ids = HashMap::new();
+    let mut special = Vec::new();
+    for token in json.get("added_tokens").and_then(Value::as_array).into_iter().flatten() {
+        let content = token.get("content").and_then(Value::as_str);
+        let id = token.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+        let (Some(content), Some(id)) = (content, id) else { continue };
+        if token.get("special").and_then(Value::as_bool) == Some(true) && !content.is_empty() {
+            special.push(content.to_owned());
+        }
+        ids.insert(content.to_owned(), id);
+    }
+    (ids, special)
+}
+
+/// One more than the highest id of the model's vocabulary (a map of ids, or a list) and of the added tokens.
+fn vocab_size(json: &Value, added: impl Iterator<Item = u32>) -> usize {
+    let vocab = json.get("model").and_then(|model| model.get("vocab"));
+    let of_model = match vocab {
+        Some(Value::Object(ids)) => ids.values().filter_map(Value::as_u64).max().map_or(0, |id| id.saturating_add(1)),
+        Some(Value::Array(tokens)) => tokens.len() as u64,
+        _ => 0,
+    };
+    let of_added = added.max().map_or(0, |id| u64::from(id) + 1);
+    usize::try_from(of_model.max(of_added)).unwrap_or(usize::MAX)
+}

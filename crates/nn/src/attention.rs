@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn samples_do_not_see_each_other_nor_the_future() {
         tch::manual_seed(5);
-        let (attention, mut operands) = (attention(), operands());
+        let (attention, operands) = (attention(), operands());
         let before = attention.forward(&operands, &SPANS).unwrap();
         let _ = operands.k.narrow(0, 2, 1).fill_(9.0);
         let _ = operands.v.narrow(0, 2, 1).fill_(9.0);

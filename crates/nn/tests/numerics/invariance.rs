@@ -1,0 +1,152 @@
+//! What must not change a number: checkpointing, how an update is split, what else is trained.
+
+use pipe_nn::{LoraConfig, Model, Precision};
+use tch::{Kind, Tensor};
+
+use crate::fixtures::{Row, load, lora, options, pack, relative_difference};
+
+const BOTH: [&str; 2] = ["embed_tokens", "lm_head"];
+
+fn rows() -> Vec<Row> {
+    tch::manual_seed(11);
+    let lengths = [17, 5, 40, 1, 23];
+    let rows = lengths.map(|length| {
+        let ids = Vec::<i64>::try_from(Tensor::randint(320, [length], (Kind::Int64, tch::Device::Cpu))).unwrap();
+        let ids: Vec<u32> = ids.into_iter().map(|id| id as u32).collect();
+        let labels = ids.iter().enumerate().map(|(at, id)| if at % 3 == 1 { -100 } else { *id as i32 }).collect();
+        Row { ids, labels }
+    });
+    rows.to_vec()
+}
+
+/// B that is not zero, so that every adapter has a gradient.
+fn trained(folder: &str, precision: Precision, lora: LoraConfig, checkpointing: bool) -> Model {
+    let mut options = options(precision, lora);
+    options.gradient_checkpointing = checkpointing;
+    let mut model = load(folder, &options);
+    tch::manual_seed(12);
+    for parameter in model.parameters_mut() {
+        if parameter.name.contains("lora_B") {
+            parameter.value.copy_(&(parameter.value.randn_like() * 0.02));
+        }
+    }
+    model
+}
+
+fn with_dropout(lora: LoraConfig) -> LoraConfig {
+    LoraConfig { lora_dropout: 0.1, ..lora }
+}
+
+#[test]
+fn checkpointing_changes_no_bit() {
+    let batch = pack(&rows(), 0);
+    for (folder, precision) in [("bnb4_tied", Precision::Fp32), ("bnb4_untied", Precision::Bf16)] {
+        let run = |checkpointing| {
+            let mut model = trained(folder, precision, with_dropout(lora(&BOTH)), checkpointing);
+            let loss = model.forward_backward(&batch, batch.labels(), 5).unwrap();
+            (loss, model)
+        };
+        let ((loss, model), (other_loss, other)) = (run(false), run(true));
+        assert_eq!(loss, other_loss);
+        for (left, right) in model.parameters().iter().zip(other.parameters()) {
+            assert!(left.grad.equal(&right.grad), "{precision:?} {}", left.name);
+        }
+    }
+}
+
+#[test]
+fn a_packed_update_equals_its_parts() {
+    let rows = rows();
+    let whole = pack(&rows, 0);
+    for folder in ["bnb4_tied", "model_untied"] {
+        let mut together = trained(folder, Precision::Fp32, with_dropout(lora(&BOTH)), true);
+        let loss = together.forward_backward(&whole, whole.labels(), 9).unwrap();
+        let mut apart = trained(folder, Precision::Fp32, with_dropout(lora(&BOTH)), true);
+        let mut sum_nll = 0.0;
+        for (place, row) in rows.iter().enumerate() {
+            let part = pack(std::slice::from_ref(row), place as u32);
+            let part_loss = apart.forward_backward(&part, whole.labels(), 9).unwrap();
+            let (expected, labels) = loss.per_sample[place];
+            assert_eq!(part_loss.labels, labels);
+            assert!((part_loss.sum_nll - expected).abs() <= 1e-6 * expected.abs());
+            sum_nll += part_loss.sum_nll;
+        }
+        assert!((sum_nll - loss.sum_nll).abs() <= 1e-6 * loss.sum_nll);
+        for (left, right) in together.parameters().iter().zip(apart.parameters()) {
+            let difference = relative_difference(&left.grad, &right.grad);
+            assert!(difference <= 1e-6, "{folder} {}: {difference}", left.name);
+        }
+    }
+}
+
+#[test]
+fn dropout_is_on_in_training_only_and_differs_by_update() {
+    let batch = pack(&rows(), 0);
+    let mut dropping = trained("model_untied", Precision::Fp32, with_dropout(lora(&[])), true);
+    let plain = trained("model_untied", Precision::Fp32, lora(&[]), true);
+    let reference = plain.loss(&batch).unwrap();
+    assert_eq!(dropping.loss(&batch).unwrap(), reference);
+    let mut at = |update| dropping.forward_backward(&batch, batch.labels(), update).unwrap();
+    let (first, again, second) = (at(0), at(0), at(1));
+    assert_eq!(first, again);
+    assert_ne!(first, second);
+    assert_ne!(first, reference);
+}
+
+/// Gradients end at the lowest trained layer; what is left out must not matter to what is left.
+#[test]
+fn what_else_is_trained_does_not_matter() {
+    let batch = pack(&rows(), 0);
+    let all: Vec<String> = pipe_nn::TARGET_MODULES.iter().map(|name| (*name).to_owned()).collect();
+    let config = |target_modules: Vec<String>| LoraConfig { target_modules, ..lora(&[]) };
+    // Fresh adapters have B = 0: the forward pass does not depend on which there are.
+    let run = |lora: LoraConfig| {
+        let mut model = load("model_untied", &options(Precision::Fp32, lora));
+        model.forward_backward(&batch, batch.labels(), 0).unwrap();
+        model
+    };
+    let everything = run(LoraConfig { modules_to_save: BOTH.map(str::to_owned).to_vec(), ..config(all.clone()) });
+    for module in &all {
+        let alone = run(config(vec![module.clone()]));
+        assert_eq!(alone.parameters().len(), 4, "A and B in two layers");
+        for parameter in alone.parameters() {
+            let same = everything.parameters().iter().find(|other| other.name == parameter.name).unwrap();
+            let nonzero = parameter.grad.abs().max().double_value(&[]) > 0.0;
+            assert_eq!(nonzero, parameter.name.contains("lora_B"), "{}", parameter.name);
+            assert!(relative_difference(&parameter.grad, &same.grad) < 1e-6, "{}", parameter.name);
+        }
+    }
+    let head = run(LoraConfig { modules_to_save: vec!["lm_head".to_owned()], ..LoraConfig::default() });
+    let same = everything.parameters().last().unwrap();
+    assert_eq!(head.parameters()[0].name, same.name);
+    assert!(relative_difference(&head.parameters()[0].grad, &same.grad) < 1e-6);
+}
+
+#[test]
+fn gradients_add_up_until_they_are_cleared() {
+    let batch = pack(&rows(), 0);
+    let mut model = trained("model_untied", Precision::Fp32, lora(&[]), true);
+    model.forward_backward(&batch, batch.labels(), 0).unwrap();
+    let once: Vec<Tensor> = model.parameters().iter().map(|parameter| parameter.grad.copy()).collect();
+    model.forward_backward(&batch, batch.labels(), 0).unwrap();
+    for (parameter, once) in model.parameters().iter().zip(&once) {
+        assert!(relative_difference(&parameter.grad, &(once * 2.0)) < 1e-6);
+    }
+    model.zero_grad().unwrap();
+    assert!(model.parameters().iter().all(|parameter| parameter.grad.abs().max().double_value(&[]) == 0.0));
+}
+
+#[test]
+fn a_pass_without_labels_has_no_loss_and_no_gradient() {
+    let row = Row { ids: vec![1, 2, 3], labels: vec![1, -100, -100] };
+    let batch = pack(&[row], 0);
+    let mut model = trained("model_untied", Precision::Fp32, lora(&BOTH), true);
+    for loss in [model.loss(&batch).unwrap(), model.forward_backward(&batch, 8, 0).unwrap()] {
+        assert_eq!((loss.sum_nll, loss.labels), (0.0, 0));
+        assert_eq!(loss.per_sample, [(0.0, 0)]);
+    }
+    assert!(model.parameters().iter().all(|parameter| parameter.grad.abs().max().double_value(&[]) == 0.0));
+    let rows = pack(&rows(), 0);
+    let error = model.forward_backward(&rows, 1, 0).unwrap_err().to_string();
+    assert!(error.starts_with("an update of 1 labels cannot hold a batch of"), "{error}");
+}

@@ -4,9 +4,11 @@
 //! scheduler runs what is left. See ARCHITECTURE.md for the map.
 
 pub mod cache;
+pub mod cli;
 pub mod config;
 pub mod graph;
 pub mod plan;
+pub mod registry;
 pub mod report;
 pub mod runs;
 pub mod scheduler;

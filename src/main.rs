@@ -1,2 +1,7 @@
-//! stub
-fn main() {}
+//! The `pipe` program. All of it is in the library, where tests reach it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pipe::cli::main()
+}

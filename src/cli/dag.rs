@@ -1,0 +1,115 @@
+//! `pipe dag`: the graph of stages, for people (text), for documents (Mermaid) and for Graphviz (DOT).
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::{CliError, Exit, pipeline::PipelineArguments, pipeline::print, pipeline::print_json};
+use crate::{
+    config::{InputRef, Pipeline, StageSpec},
+    graph::Graph,
+};
+
+/// Arguments of `pipe dag`.
+#[derive(Args)]
+pub(super) struct Dag {
+    #[command(flatten)]
+    pipeline: PipelineArguments,
+    /// How to draw it
+    #[arg(long, value_enum, default_value_t)]
+    format: DagFormat,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum DagFormat {
+    #[default]
+    Text,
+    Mermaid,
+    Dot,
+    Json,
+}
+
+impl Dag {
+    pub(super) fn execute(self) -> Result<Exit, CliError> {
+        let pipeline = self.pipeline.load()?;
+        let graph = Graph::new(&pipeline)?;
+        match self.format {
+            DagFormat::Text => print(&text(&pipeline, &graph))?,
+            DagFormat::Mermaid => print(&mermaid(&pipeline, &graph))?,
+            DagFormat::Dot => print(&dot(&pipeline, &graph))?,
+            DagFormat::Json => print_json(&json(&pipeline, &graph))?,
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// The stages in the order of the work.
+fn stages<'a>(pipeline: &'a Pipeline, graph: &'a Graph) -> impl Iterator<Item = &'a StageSpec> {
+    graph.order().filter_map(|name| pipeline.stages.get(name))
+}
+
+/// `(input name, reference)` of a stage, in a fixed order.
+fn inputs(stage: &StageSpec) -> impl Iterator<Item = (&str, &InputRef)> {
+    stage.inputs.iter().flat_map(|(port, sources)| sources.iter().map(move |source| (port.as_str(), source)))
+}
+
+/// How a pipeline names an output: `parts.train`, or just `tokens`.
+fn reference(input: &InputRef) -> String {
+    if input.output == "out" { input.stage.to_string() } else { format!("{}.{}", input.stage, input.output) }
+}
+
+/// A line a stage: name, kind, and what it takes from where.
+fn text(pipeline: &Pipeline, graph: &Graph) -> String {
+    let name_width = pipeline.stages.keys().map(|name| name.as_str().len()).max().unwrap_or(0);
+    let kind_width = pipeline.stages.values().map(|stage| stage.declaration.kind.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for stage in stages(pipeline, graph) {
+        let takes: Vec<String> = inputs(stage).map(|(port, source)| format!("{port}: {}", reference(source))).collect();
+        let arrow = if takes.is_empty() { "" } else { "  <- " };
+        let line =
+            format!("{:name_width$}  {:kind_width$}{arrow}{}", stage.name, stage.declaration.kind, takes.join(", "));
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+// Names of stages are letters, digits, `_` and `-`: safe in both languages once they have a prefix (`end` is a word of
+// Mermaid) and quotes.
+
+fn mermaid(pipeline: &Pipeline, graph: &Graph) -> String {
+    let mut text = "flowchart TD\n".to_owned();
+    for stage in stages(pipeline, graph) {
+        text += &format!("    s_{0}[\"{0}<br/><i>{1}</i>\"]\n", stage.name, stage.declaration.kind);
+    }
+    for stage in stages(pipeline, graph) {
+        for (port, source) in inputs(stage) {
+            text += &format!("    s_{} -->|{port}| s_{}\n", source.stage, stage.name);
+        }
+    }
+    text
+}
+
+fn dot(pipeline: &Pipeline, graph: &Graph) -> String {
+    let mut text = format!("digraph {} {{\n    node [shape=box];\n", json!(pipeline.name));
+    for stage in stages(pipeline, graph) {
+        text += &format!("    \"{0}\" [label=\"{0}\\n{1}\"];\n", stage.name, stage.declaration.kind);
+    }
+    for stage in stages(pipeline, graph) {
+        for (port, source) in inputs(stage) {
+            text += &format!("    \"{}\" -> \"{}\" [label=\"{port}\"];\n", source.stage, stage.name);
+        }
+    }
+    text + "}\n"
+}
+
+fn json(pipeline: &Pipeline, graph: &Graph) -> serde_json::Value {
+    let stage = |stage: &StageSpec| {
+        let inputs: serde_json::Map<String, serde_json::Value> = stage
+            .inputs
+            .iter()
+            .map(|(port, sources)| (port.clone(), sources.iter().map(reference).collect()))
+            .collect();
+        json!({ "stage": stage.name, "kind": stage.declaration.kind, "inputs": inputs, "outputs": stage.declaration.outputs })
+    };
+    json!({ "name": pipeline.name, "stages": stages(pipeline, graph).map(stage).collect::<Vec<_>>() })
+}

@@ -1,0 +1,99 @@
+//! The command line: arguments in, text and exit codes out. One file a subcommand.
+//!
+//! Data goes to standard output, everything said on the way to standard error. With `--format json`, standard output
+//! holds JSON only.
+
+mod check;
+mod dag;
+mod doctor;
+mod exit;
+mod get;
+mod log;
+mod pipeline;
+mod plan;
+mod recorded;
+mod run;
+mod schema;
+
+use std::{panic, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+pub use exit::{CliError, Exit};
+
+/// Declarative machine-learning pipelines: content-hashed, cached, reproducible bit for bit.
+#[derive(Parser)]
+#[command(name = "pipe", version, arg_required_else_help = true, after_help = AFTER_HELP)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done; 1 a stage failed or was stopped; 2 wrong usage or an invalid pipeline;
+3 the machine lacks something; 70 a bug in pipe.
+
+The cache is $PIPE_HOME, or `.pipe` in the nearest folder above the pipeline that has one, or beside the pipeline.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Bring a pipeline's stages up to date, running only what changed
+    Run(run::Run),
+    /// Say what `run` would do, and why
+    Plan(plan::Plan),
+    /// Show the graph of stages as text, Mermaid or DOT
+    Dag(dag::Dag),
+    /// Check a pipeline file
+    Check(check::Check),
+    /// Print the JSON Schema of pipeline files
+    Schema(schema::Schema),
+    /// Show the log of a stage's last attempt
+    Log(log::Log),
+    /// Copy a stage's artifact out of the cache
+    Get(get::Get),
+    /// Say what this machine has and which kinds it can run
+    Doctor(doctor::Doctor),
+    /// Run one job (started by the scheduler)
+    #[command(hide = true)]
+    Worker,
+}
+
+/// How results are written to standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    match panic::catch_unwind(|| dispatch(Arguments::parse())) {
+        Ok(Ok(exit)) => exit.into(),
+        Ok(Err(error)) => error.report().into(),
+        Err(_) => {
+            // The panic's own message and place have been printed by the default hook.
+            anstream::eprintln!(
+                "this is a bug in pipe {}; please report it with the lines above",
+                env!("CARGO_PKG_VERSION")
+            );
+            Exit::Bug.into()
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments) -> Result<Exit, CliError> {
+    match arguments.command {
+        Command::Run(command) => command.execute(),
+        Command::Plan(command) => command.execute(),
+        Command::Dag(command) => command.execute(),
+        Command::Check(command) => command.execute(),
+        Command::Schema(command) => command.execute(),
+        Command::Log(command) => command.execute(),
+        Command::Get(command) => command.execute(),
+        Command::Doctor(command) => command.execute(),
+        Command::Worker => Ok(Exit::Code(pipe_stage::worker_main(&crate::registry::runners()))),
+    }
+}

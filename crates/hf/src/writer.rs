@@ -131,7 +131,7 @@ impl SafetensorsWriter {
         Ok(())
     }
 
-    /// Writes the header. Every declared byte must have been written.
+    /// Writes the header. Every declared byte must have been written. Making the file durable is left to the caller.
     ///
     /// # Errors
     /// If a tensor is incomplete, or the file cannot be written.
@@ -165,8 +165,7 @@ impl SafetensorsWriter {
         header.resize(self.header_bytes, b' ');
         let mut prefix = (self.header_bytes as u64).to_le_bytes().to_vec();
         prefix.append(&mut header);
-        self.file.write_all_at(&prefix, 0).map_err(Error::write(&self.path))?;
-        self.file.sync_all().map_err(Error::write(&self.path))
+        self.file.write_all_at(&prefix, 0).map_err(Error::write(&self.path))
     }
 
     fn place(&self, name: &str) -> Result<&Place, Error> {

@@ -1,8 +1,19 @@
 //! The kind `tokenize`: turns rows of JSON Lines into token samples.
+//!
+//! One thread reads lines, several turn them into samples, one writes: `run`. What a row may look like stands in `row`,
+//! how it becomes ids and labels in `encode`.
 
 mod config;
+mod encode;
+mod error;
+mod lines;
+mod model;
+mod row;
+mod run;
+mod tally;
 
 pub use config::{Config, LossOn, OnBadRow};
+pub use error::Error;
 use pipe_stage::{Context, Failure, Kind, Port, Stage};
 
 /// The kind `tokenize`.
@@ -20,7 +31,7 @@ impl Kind for Tokenize {
 }
 
 impl Stage for Tokenize {
-    fn run(_config: &Config, _context: &Context) -> Result<(), Failure> {
-        Err(Failure::environment("tokenize is not built in"))
+    fn run(config: &Config, context: &Context) -> Result<(), Failure> {
+        run::run(config, context)
     }
 }

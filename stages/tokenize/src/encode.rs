@@ -1,0 +1,187 @@
+//! Rows to ids and labels.
+
+use std::ops::Range;
+
+use pipe_samples::{IGNORED, Sample};
+use pipe_text::{ChatTemplate, Conversation, Tokenizer};
+
+use crate::{
+    Config, Error, LossOn,
+    model::Model,
+    row::{BadRow, Reason, Row},
+};
+
+/// Turns rows into samples. Shared by all threads.
+pub(crate) struct Encoder<'a> {
+    model: &'a Model,
+    loss_on: LossOn,
+    max_length: usize,
+    eos: Option<u32>,
+}
+
+/// A row that became a sample.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Encoded {
+    pub(crate) sample: Sample,
+    /// Whether ids were cut off.
+    pub(crate) truncated: bool,
+    /// Whether it ends a completion without an end token, which nobody can want.
+    pub(crate) open_ended: bool,
+}
+
+/// Why a row did not become a sample.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// It is the row's fault.
+    Row(BadRow),
+    /// The model lacks a tokenizer or a template.
+    Missing(&'static str),
+    /// It would be every row's.
+    Fatal(Error),
+}
+
+impl From<BadRow> for Trouble {
+    fn from(row: BadRow) -> Self {
+        Self::Row(row)
+    }
+}
+
+impl From<pipe_text::Error> for Trouble {
+    fn from(error: pipe_text::Error) -> Self {
+        match error {
+            pipe_text::Error::Render { source } => Self::Row(
+                Reason::RefusedByTemplate.because(format!("the chat template refuses the conversation: {source}")),
+            ),
+            error @ pipe_text::Error::Span { .. } => Self::Row(Reason::RefusedByTemplate.because(error.to_string())),
+            error => Self::Fatal(error.into()),
+        }
+    }
+}
+
+/// Ids, and which of them the loss counts.
+struct Tokens {
+    ids: Vec<u32>,
+    trained: Trained,
+}
+
+enum Trained {
+    All,
+    Some(Vec<bool>),
+}
+
+impl<'a> Encoder<'a> {
+    pub(crate) fn new(config: &Config, model: &'a Model) -> Result<Self, Error> {
+        let eos = model.tokenizer.as_ref().and_then(Tokenizer::eos);
+        Ok(Self {
+            model,
+            loss_on: config.loss_on,
+            max_length: usize::try_from(config.max_length).unwrap_or(usize::MAX),
+            eos: if config.add_eos { Some(eos.ok_or(Error::NoEos)?) } else { None },
+        })
+    }
+
+    /// The sample of a line; `None` stands for a line that was too long to keep.
+    pub(crate) fn encode(&self, line: Option<&[u8]>) -> Result<Encoded, Trouble> {
+        let row = Row::parse(line)?;
+        let open_ended = self.eos.is_none() && matches!(row, Row::Completion { .. });
+        let mut sample = match row {
+            Row::Messages { messages, tools } => self.sample(self.messages(&messages, tools.as_ref())?)?,
+            Row::Completion { prompt, completion } => self.sample(self.completion(&prompt, &completion)?)?,
+            Row::Text(text) => self.sample(self.text(&text)?)?,
+            Row::Ids { input_ids, labels } => self.ready(input_ids, labels)?,
+        };
+        let truncated = sample.input_ids.len() > self.max_length;
+        sample.input_ids.truncate(self.max_length);
+        sample.labels.truncate(self.max_length);
+        Ok(Encoded { sample, truncated, open_ended })
+    }
+
+    fn messages(&self, messages: &[serde_json::Value], tools: Option<&serde_json::Value>) -> Result<Tokens, Trouble> {
+        let (tokenizer, template) = (self.tokenizer()?, self.template()?);
+        let conversation = Conversation { messages, tools, add_generation_prompt: false };
+        let text = template.render(&conversation)?;
+        if self.loss_on == LossOn::All {
+            return Ok(Tokens { ids: tokenizer.encode(&text)?, trained: Trained::All });
+        }
+        let spans = template.assistant_spans(&conversation, &text, tokenizer)?;
+        if spans.is_empty() {
+            return Err(Reason::NoAssistant.because("no message is the assistant's, and loss_on counts no other").into());
+        }
+        masked(tokenizer, &text, &spans)
+    }
+
+    fn completion(&self, prompt: &str, completion: &str) -> Result<Tokens, Trouble> {
+        let tokenizer = self.tokenizer()?;
+        let text = format!("{prompt}{completion}");
+        let tokens = match self.loss_on {
+            LossOn::All => Tokens { ids: tokenizer.encode(&text)?, trained: Trained::All },
+            LossOn::Assistant => masked(tokenizer, &text, &[prompt.len()..text.len()])?,
+        };
+        Ok(self.ended(tokens))
+    }
+
+    fn text(&self, text: &str) -> Result<Tokens, Trouble> {
+        if self.loss_on == LossOn::Assistant {
+            return Err(Reason::NoAssistant.because("plain `text` has no assistant for loss_on to look at").into());
+        }
+        Ok(self.ended(Tokens { ids: self.tokenizer()?.encode(text)?, trained: Trained::All }))
+    }
+
+    fn ready(&self, input_ids: Vec<u32>, labels: Option<Vec<i32>>) -> Result<Sample, Trouble> {
+        let bound = self.model.vocab_size.unwrap_or(i32::MAX as u64);
+        if let Some(id) = input_ids.iter().find(|id| u64::from(**id) >= bound) {
+            return Err(Reason::BadIds.because(format!("the id {id} is none of the model's {bound}")).into());
+        }
+        let Some(labels) = labels else {
+            if self.loss_on == LossOn::Assistant {
+                let detail = "`input_ids` without `labels` do not say what the assistant says";
+                return Err(Reason::NoAssistant.because(detail).into());
+            }
+            return self.sample(Tokens { ids: input_ids, trained: Trained::All });
+        };
+        let known = |label: i32| label == IGNORED || u64::try_from(label).is_ok_and(|label| label < bound);
+        if let Some(label) = labels.iter().find(|label| !known(**label)) {
+            let detail = format!("the label {label} is neither {IGNORED} nor an id of the model's {bound}");
+            return Err(Reason::BadIds.because(detail).into());
+        }
+        Ok(Sample { input_ids, labels })
+    }
+
+    fn ended(&self, mut tokens: Tokens) -> Tokens {
+        if let Some(eos) = self.eos {
+            tokens.ids.push(eos);
+            if let Trained::Some(trained) = &mut tokens.trained {
+                trained.push(true);
+            }
+        }
+        tokens
+    }
+
+    fn sample(&self, tokens: Tokens) -> Result<Sample, Trouble> {
+        let vocab_size = self.model.vocab_size.unwrap_or(u64::MAX);
+        let label = |id: u32| match i32::try_from(id) {
+            Ok(label) if u64::from(id) < vocab_size => Ok(label),
+            _ => Err(Trouble::Fatal(Error::Vocabulary { id, vocab_size })),
+        };
+        let mut labels = tokens.ids.iter().map(|id| label(*id)).collect::<Result<Vec<i32>, _>>()?;
+        if let Trained::Some(trained) = tokens.trained {
+            for (label, _) in labels.iter_mut().zip(trained).filter(|(_, trained)| !trained) {
+                *label = IGNORED;
+            }
+        }
+        Ok(Sample { input_ids: tokens.ids, labels })
+    }
+
+    fn tokenizer(&self) -> Result<&Tokenizer, Trouble> {
+        self.model.tokenizer.as_ref().ok_or(Trouble::Missing("a tokenizer (tokenizer.json)"))
+    }
+
+    fn template(&self) -> Result<&ChatTemplate, Trouble> {
+        self.model.template.as_ref().ok_or(Trouble::Missing("a chat template (chat_template.jinja)"))
+    }
+}
+
+fn masked(tokenizer: &Tokenizer, text: &str, spans: &[Range<usize>]) -> Result<Tokens, Trouble> {
+    let (ids, trained) = tokenizer.encode_spans(text, spans)?;
+    Ok(Tokens { ids, trained: Trained::Some(trained) })
+}

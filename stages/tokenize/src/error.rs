@@ -1,0 +1,73 @@
+//! Why tokenizing can fail. What is wrong with a single row is a [`BadRow`](crate::row::BadRow) first.
+
+use std::path::PathBuf;
+
+/// Why a `tokenize` stage failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An input holds no data.
+    #[error("the input `data` has no .jsonl file; it holds {found}")]
+    NoFiles {
+        /// Some of what it holds instead.
+        found: String,
+    },
+    /// A file or folder of the data cannot be read.
+    #[error("cannot read {}", .path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A row cannot be used, and `on_bad_row` says to fail.
+    #[error("{file}:{line}: {reason}")]
+    BadRow {
+        /// The file, as named in the input.
+        file: String,
+        /// The line, counted from 1.
+        line: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A row needs what the model does not have.
+    #[error("{file}:{line}: a row of this shape needs {missing}, and the input `model` has none")]
+    Model {
+        /// The file, as named in the input.
+        file: String,
+        /// The line, counted from 1.
+        line: u64,
+        /// A tokenizer, or a chat template.
+        missing: &'static str,
+    },
+    /// The tokenizer is not the model's.
+    #[error("the tokenizer gives the id {id}, and config.json says that the model knows {vocab_size} ids")]
+    Vocabulary {
+        /// The id.
+        id: u32,
+        /// What the model has.
+        vocab_size: u64,
+    },
+    /// `add_eos` without an end token.
+    #[error("add_eos is set, and the input `model` names no end token: its tokenizer_config.json needs an eos_token")]
+    NoEos,
+    /// Nothing came out.
+    #[error("none of {rows} rows gives a sample{bad}")]
+    NoSamples {
+        /// Rows that were read.
+        rows: u64,
+        /// The counts of bad rows, as text.
+        bad: String,
+    },
+    /// Nothing would be trained.
+    #[error("the loss counts no token of any of {rows} samples: all labels are -100")]
+    NothingTrained {
+        /// Samples.
+        rows: u64,
+    },
+    /// The tokenizer or the template failed.
+    #[error(transparent)]
+    Text(#[from] pipe_text::Error),
+    /// The samples cannot be written.
+    #[error(transparent)]
+    Samples(#[from] pipe_samples::Error),
+}

@@ -1,0 +1,172 @@
+//! One thread reads batches of lines, `num_proc` threads encode them, and this one writes them in order.
+//!
+//! Every batch has a channel of its own for its result; the writer gets the channels in the order of the batches. What
+//! is under way is bounded by the two queues, and neither threads nor batches change a byte of the output.
+
+use std::{
+    num::NonZero,
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+};
+
+use pipe_samples::{Totals, Writer};
+use pipe_stage::{Context, Failure};
+
+use crate::{
+    Config, Error, OnBadRow,
+    encode::{Encoded, Encoder, Trouble},
+    lines::{Batch, DataFile, Line, find_files, read_batches},
+    model::Model,
+    row::BadRow,
+    tally::Tally,
+};
+
+pub(crate) fn run(config: &Config, context: &Context) -> Result<(), Failure> {
+    let files = find_files(context.inputs("data"))?;
+    let model = Model::load(context.input("model")?)?;
+    let encoder = Encoder::new(config, &model)?;
+    let writer = Writer::create(&context.output())?;
+    let (tally, totals) = encode_all(config, context, &files, &encoder, writer)?;
+    if totals.rows == 0 {
+        return Err(Error::NoSamples { rows: tally.rows, bad: tally.describe() }.into());
+    }
+    if totals.trained_tokens == 0 {
+        return Err(Error::NothingTrained { rows: totals.rows }.into());
+    }
+    if tally.bad_rows() > 0 {
+        context.warn(format!("left out {} of {} rows{}", tally.bad_rows(), tally.rows, tally.describe()));
+    }
+    if tally.open_ended > 0 {
+        context.warn(format!(
+            "{} completions end without an end token, so a model cannot learn where to stop: set add_eos, \
+             unless the data has its own",
+            tally.open_ended
+        ));
+    }
+    tally.report(context);
+    context.figure("samples", totals.rows);
+    context.figure("tokens", totals.tokens);
+    context.figure("tokens_trained", totals.trained_tokens);
+    Ok(())
+}
+
+/// What a thread made of a batch.
+struct Done {
+    rows: Vec<(Line, Result<Encoded, BadRow>)>,
+    read_bytes: u64,
+}
+
+type Reply = SyncSender<Result<Done, Error>>;
+
+fn encode_all(
+    config: &Config,
+    context: &Context,
+    files: &[DataFile],
+    encoder: &Encoder<'_>,
+    mut writer: Writer,
+) -> Result<(Tally, Totals), Failure> {
+    let threads = threads(config, context);
+    let batch_rows = usize::try_from(config.batch_size).unwrap_or(usize::MAX);
+    let (work, todo) = sync_channel::<(Batch, Reply)>(threads);
+    let (order, replies) = sync_channel(2 * threads);
+    let todo = &Mutex::new(todo);
+    let mut tally = Tally::default();
+    thread::scope(|scope| {
+        scope.spawn(move || read_all(files, batch_rows, &work, &order));
+        for _ in 0..threads {
+            scope.spawn(move || {
+                // The lock is held while waiting, not while encoding.
+                let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                while let Ok((batch, reply)) = next() {
+                    // A writer that has failed no longer waits for it.
+                    let _ = reply.send(encode_batch(encoder, files, batch));
+                }
+            });
+        }
+        // Leaving this block drops `replies`, which stops the reader and then the others.
+        write_all(config, context, files, replies, &mut writer, &mut tally)
+    })?;
+    Ok((tally, writer.finish()?))
+}
+
+fn threads(config: &Config, context: &Context) -> usize {
+    let configured = config.num_proc.map(|threads| usize::try_from(threads).unwrap_or(usize::MAX));
+    let available = || thread::available_parallelism().map_or(1, NonZero::get);
+    // More threads than this only cost memory, and the queues' sizes must not overflow.
+    configured.or(context.cpus()).unwrap_or_else(available).clamp(1, 1024)
+}
+
+fn read_all(
+    files: &[DataFile],
+    batch_rows: usize,
+    work: &SyncSender<(Batch, Reply)>,
+    order: &SyncSender<Receiver<Result<Done, Error>>>,
+) {
+    let read = read_batches(files, batch_rows, |batch| {
+        let (reply, result) = sync_channel(1);
+        order.send(result).is_ok() && work.send((batch, reply)).is_ok()
+    });
+    if let Err(error) = read {
+        let (reply, result) = sync_channel(1);
+        let _ = reply.send(Err(error));
+        let _ = order.send(result);
+    }
+}
+
+fn encode_batch(encoder: &Encoder<'_>, files: &[DataFile], batch: Batch) -> Result<Done, Error> {
+    let mut rows = Vec::with_capacity(batch.lines.len());
+    for mut line in batch.lines {
+        let bytes = line.bytes.take();
+        match encoder.encode(bytes.as_deref()) {
+            Ok(encoded) => rows.push((line, Ok(encoded))),
+            Err(Trouble::Row(bad)) => rows.push((line, Err(bad))),
+            Err(Trouble::Missing(missing)) => {
+                return Err(Error::Model { file: files[line.file].name.clone(), line: line.number, missing });
+            }
+            Err(Trouble::Fatal(error)) => return Err(error),
+        }
+    }
+    Ok(Done { rows, read_bytes: batch.read_bytes })
+}
+
+fn write_all(
+    config: &Config,
+    context: &Context,
+    files: &[DataFile],
+    replies: Receiver<Receiver<Result<Done, Error>>>,
+    writer: &mut Writer,
+    tally: &mut Tally,
+) -> Result<(), Failure> {
+    let total_bytes = files.iter().map(|file| file.bytes).sum();
+    let mut read_bytes = 0;
+    for reply in replies {
+        // Without an answer its thread has panicked, and leaving the scope says so.
+        let Ok(done) = reply.recv() else { break };
+        let done = done?;
+        for (line, row) in done.rows {
+            tally.rows += 1;
+            match row {
+                Ok(encoded) => {
+                    tally.truncated += u64::from(encoded.truncated);
+                    tally.open_ended += u64::from(encoded.open_ended);
+                    writer.write(encoded.sample.view())?;
+                }
+                Err(bad) if config.on_bad_row == OnBadRow::Skip => tally.bad(bad.reason, &files[line.file], &line),
+                Err(bad) => {
+                    let file = files[line.file].name.clone();
+                    return Err(Failure::from(Error::BadRow { file, line: line.number, reason: bad.detail })
+                        .hint("correct the row, or set `on_bad_row: skip` to leave out and count such rows"));
+                }
+            }
+        }
+        read_bytes += done.read_bytes;
+        context.progress("bytes", read_bytes, Some(total_bytes));
+        if context.cancelled() {
+            return Err(Failure::cancelled());
+        }
+    }
+    Ok(())
+}

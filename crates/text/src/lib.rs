@@ -7,14 +7,12 @@
 mod error;
 mod folder;
 mod prompter;
-mod prompter;
 mod python;
 mod spans;
 mod template;
 mod tokenizer;
 
 pub use error::Error;
-pub use prompter::Prompter;
 pub use prompter::Prompter;
 pub use template::{ChatTemplate, Conversation};
 pub use tokenizer::Tokenizer;

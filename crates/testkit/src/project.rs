@@ -104,7 +104,11 @@ impl Project {
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command.current_dir(self.folder.path()).env("PIPE_HOME", self.home()).env_remove("PIPE_TORCH");
+        command
+            .current_dir(self.folder.path())
+            .env("PIPE_HOME", self.home())
+            // Beside `fake-pipe` there may be a real one.
+            .env("PIPE_TORCH", self.folder.path().join("no/pipe-torch"));
         command
     }
 }

@@ -103,7 +103,10 @@ impl Row {
             Ok(Self::Completion { prompt: prompt.to_owned(), completion: completion.to_owned() })
         } else if row.contains_key("text") {
             let text = string(&row, "text")?;
-            not_empty(text, "text")?;
+            // Blank text may be meant (code, verse); no text at all is not.
+            if text.is_empty() {
+                return Err(Reason::Empty.because("`text` is empty"));
+            }
             Ok(Self::Text(text.to_owned()))
         } else {
             let keys: Vec<_> = row.keys().map(|key| format!("`{key}`")).collect();

@@ -110,6 +110,23 @@ pub fn grad_norm(parameters: &[Parameter]) -> Result<Tensor, TchError> {
     Tensor::f_stack(&norms, 0)?.f_norm()?.f_to_kind(Kind::Float)
 }
 
+/// The name of a parameter with a value that is NaN or infinite, if there is one. Waits for the device.
+///
+/// # Errors
+/// If the device refuses.
+pub fn find_not_finite(parameters: &[Parameter]) -> Result<Option<&str>, TchError> {
+    for parameter in parameters {
+        // Needs no temporary of the tensor's size; a NaN is both the least and the greatest.
+        let (least, greatest) = parameter.value.f_aminmax(None, false)?;
+        for bound in [least, greatest] {
+            if !f64::try_from(bound)?.is_finite() {
+                return Ok(Some(&parameter.name));
+            }
+        }
+    }
+    Ok(None)
+}
+
 /// The scalars of one update.
 struct StepSizes {
     clip: f64,

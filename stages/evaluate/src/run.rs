@@ -170,7 +170,7 @@ fn answer<'a>(
         if context.cancelled() {
             return Ok(None);
         }
-        let ids = model.generate(&prompter.encode(prompt)?, most, prompter.stop_ids())?;
+        let ids = model.generate(&prompter.encode(prompt)?, most, prompter.end_ids())?;
         answers.push(Answer { prompt, answer: prompter.decode(&ids)?, tokens: ids.len() });
     }
     Ok(Some(answers))

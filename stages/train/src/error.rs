@@ -81,6 +81,14 @@ pub(crate) enum Error {
         /// The layer, in words.
         diagnosis: String,
     },
+    /// The last update broke the weights.
+    #[error("the last update, step {step}, made the weights of {name} infinite or NaN")]
+    WeightsNotFinite {
+        /// The step, counted from 1.
+        step: u64,
+        /// The tensor.
+        name: String,
+    },
     /// A checkpoint holds a record that this program did not write.
     #[error("a checkpoint's {file} cannot be read")]
     Record {
@@ -106,8 +114,8 @@ impl Error {
             Self::Model(error) if error.is_out_of_memory() => Failure::environment(error).hint(
                 "lower `max_tokens_per_pass`, or set `gradient_checkpointing: true`; neither changes what is learned",
             ),
-            Self::NotFinite { .. } => Failure::from(self)
-                .hint("look at those samples; a lower `learning_rate` or a longer warm-up helps where they are sound"),
+            Self::NotFinite { .. } | Self::WeightsNotFinite { .. } => Failure::from(self)
+                .hint("look at the step's samples; where they are sound, lower `learning_rate` or warm up for longer"),
             other => Failure::from(other),
         }
     }

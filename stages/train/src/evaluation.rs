@@ -135,7 +135,7 @@ impl<'a> Evaluation<'a> {
             if context.cancelled() {
                 return Ok(None);
             }
-            let answer = model.generate(ids, most, prompts.prompter.stop_ids())?;
+            let answer = model.generate(ids, most, prompts.prompter.end_ids())?;
             answers.push(AnswerRecord {
                 step,
                 prompt: prompt.clone(),

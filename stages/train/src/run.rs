@@ -6,7 +6,7 @@ use pipe_nn::{
     LoraConfig, Model, ModelOptions, Precision,
     adapter::{SavedAdapter, save_adapter},
     checkpoint::{Checkpoint, Checkpoints},
-    optimizer::{AdamW, AdamWOptions},
+    optimizer::{AdamW, AdamWOptions, find_not_finite},
     runtime::{Runtime, RuntimeOptions},
     sampler::Sampler,
     schedule::{Decay, Schedule, WarmUp},
@@ -162,6 +162,10 @@ fn lora_config(lora: &Lora) -> LoraConfig {
 /// Writes the artifact, and reports its figures.
 fn finish(trainer: &Trainer<'_>) -> Result<(), Error> {
     let (context, config) = (trainer.context, trainer.config);
+    // Every other update is judged by the loss of the one that follows it.
+    if let Some(name) = find_not_finite(trainer.model.parameters())? {
+        return Err(Error::WeightsNotFinite { step: trainer.total, name: name.to_owned() });
+    }
     let output = context.output();
     // The base is known by its digest, in the key; its folder on this machine is nobody's business.
     save_adapter(&output, trainer.model.parameters(), &lora_config(&config.lora), trainer.model.tied(), None)?;

@@ -1,0 +1,108 @@
+//! A run that was stopped ends with the bytes of one that was not.
+
+use std::fs;
+
+use pipe_stage::FailureClass;
+use serde_json::json;
+
+use crate::harness::{Stage, data, short_run, warnings};
+
+fn with_evaluation() -> Stage {
+    let mut stage = short_run();
+    stage.add_samples("eval", &data("tied").lines().take(4).collect::<Vec<_>>().join("\n"));
+    stage.set("eval_steps", 4);
+    stage
+}
+
+fn checkpoints(stage: &Stage) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(stage.resume()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn stopped_at_any_step_and_run_again_the_bytes_are_the_same() {
+    let whole = with_evaluation();
+    whole.run_to_end();
+    let expected = whole.artifact();
+    assert!(expected.len() >= 5, "{:?}", expected.keys());
+    for stop_at in [1, 4, 5, 7, 11] {
+        let mut stage = with_evaluation();
+        stage.stop_at = Some(stop_at);
+        let (failure, _) = stage.run_to_failure();
+        assert_eq!(failure.class(), FailureClass::Cancelled);
+        assert!(checkpoints(&stage).last().unwrap().starts_with(&format!("checkpoint-{stop_at:08}-")));
+        stage.stop_at = None;
+        stage.run_to_end();
+        assert!(stage.artifact() == expected, "stopped at step {stop_at}");
+    }
+}
+
+/// A run that is killed has only its last regular checkpoint, and maybe a damaged one.
+#[test]
+fn killed_between_checkpoints_or_while_saving_the_bytes_are_the_same() {
+    let whole = with_evaluation();
+    whole.run_to_end();
+    let mut stage = with_evaluation();
+    stage.stop_at = Some(7);
+    stage.run_to_failure();
+    let names = checkpoints(&stage);
+    assert_eq!(names.len(), 2, "steps 5 and 7: {names:?}");
+    let tensors = stage.resume().join(&names[1]).join("tensors.f32");
+    let bytes = fs::read(&tensors).unwrap();
+    fs::write(&tensors, &bytes[..bytes.len() / 2]).unwrap();
+    stage.stop_at = None;
+    let events = stage.run_to_end();
+    let warnings = warnings(&events);
+    assert!(warnings.iter().any(|warning| warning.contains("is damaged (tensors.f32 was changed)")), "{warnings:?}");
+    assert!(stage.artifact() == whole.artifact());
+}
+
+#[test]
+fn stopping_again_and_again_gets_there() {
+    let whole = short_run();
+    whole.run_to_end();
+    let mut stage = short_run();
+    for step in 1..12 {
+        stage.stop_at = Some(step);
+        stage.run_to_failure();
+    }
+    stage.stop_at = None;
+    stage.run_to_end();
+    assert!(stage.artifact() == whole.artifact());
+}
+
+#[test]
+fn the_recorded_number_of_threads_is_used() {
+    let mut stage = short_run();
+    stage.stop_at = Some(3);
+    stage.run_to_failure();
+    stage.resources.cpus = Some(7);
+    stage.stop_at = Some(6);
+    stage.run_to_failure();
+    let name = checkpoints(&stage).pop().unwrap();
+    let manifest = fs::read_to_string(stage.resume().join(name).join("manifest.json")).unwrap();
+    assert!(manifest.contains("\"updates\": 6") && manifest.contains("\"threads\": 1"), "{manifest}");
+}
+
+#[test]
+fn no_execution_only_field_changes_a_byte() {
+    let plain = short_run();
+    plain.run_to_end();
+    let mut other = short_run();
+    for (field, value) in [
+        ("gradient_checkpointing", json!(true)),
+        ("cudnn_benchmark", json!(true)),
+        ("logging_steps", json!(3)),
+        ("save_steps", json!(1)),
+        ("save_total_limit", json!(1)),
+        ("dataloader_num_workers", json!(2)),
+        ("dataloader_pin_memory", json!(false)),
+    ] {
+        other.set(field, value);
+    }
+    other.run_to_end();
+    assert!(plain.artifact() == other.artifact());
+    assert_eq!(checkpoints(&other).len(), 1);
+}

@@ -89,7 +89,11 @@ fn document(
     };
     let Some(stages) = stages else {
         let start = Span { start: root.span.start, end: root.span.start };
-        report.add_with_help(start, "missing field `stages` of a pipeline", "a pipeline is `stages: { NAME: { kind: ... } }`");
+        report.add_with_help(
+            start,
+            "missing field `stages` of a pipeline",
+            "a pipeline is `stages: { NAME: { kind: ... } }`",
+        );
         return None;
     };
     let entries: Vec<_> = report
@@ -105,7 +109,8 @@ fn document(
     };
     // Every stage is read before any failure counts: that is how all problems are found.
     let stages: Vec<_> = entries.iter().map(|(key, node)| stage::read((key, node), &known, registry, report)).collect();
-    let stages: Option<Stages> = stages.into_iter().map(|stage| stage.map(|stage| (stage.name.clone(), stage))).collect();
+    let stages: Option<Stages> =
+        stages.into_iter().map(|stage| stage.map(|stage| (stage.name.clone(), stage))).collect();
     Some((name?, stages?))
 }
 

@@ -23,6 +23,7 @@ pub(super) struct Params<'a> {
     nodes: usize,
     /// Bytes written out so far.
     bytes: usize,
+    /// Whether a bound was exceeded: then nothing is put in any more.
     exhausted: bool,
 }
 
@@ -98,7 +99,8 @@ impl<'a> Params<'a> {
                 Piece::Reference(path) => {
                     let Some(value) = self.lookup(path, node.span, report) else { return node.clone() };
                     let Some(value) = value.as_text() else {
-                        let message = format!("`${{{path}}}` is {}, which cannot stand inside a text", value.describe());
+                        let message =
+                            format!("`${{{path}}}` is {}, which cannot stand inside a text", value.describe());
                         report.give_up_on(node.span, message, None);
                         return node.clone();
                     };
@@ -169,10 +171,11 @@ impl<'a> Params<'a> {
         let node = *self.given.get(name)?;
         if let Some(start) = self.pending.iter().position(|pending| *pending == name) {
             let circle = [&self.pending[start..], &[name]].concat().join(" -> ");
-            report.give_up_on(node.span, format!("params refer to each other in a circle: {circle}"), None);
+            report.give_up_on(node.span, format!("params refer to each other in a circle: {circle}"), Some("give one of them a value".to_owned()));
             return None;
         }
         if self.pending.len() >= MAX_DEPTH {
+            self.exhausted = true;
             let message = format!("more than {MAX_DEPTH} params refer to each other in a row");
             report.give_up_on(node.span, message, None);
             return None;

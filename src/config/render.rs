@@ -47,7 +47,8 @@ impl<'a> Excerpt<'a> {
         let location = given.locate(span);
         let text = location.text;
         let start = text[..location.span.start].rfind('\n').map_or(0, |newline| newline + 1);
-        let end = text[location.span.start..].find(['\n', '\r']).map_or(text.len(), |length| location.span.start + length);
+        let end =
+            text[location.span.start..].find(['\n', '\r']).map_or(text.len(), |length| location.span.start + length);
         let marked = Span { start: location.span.start, end: location.span.end.clamp(location.span.start, end) };
         Self { location, span: marked, line: Span { start, end } }
     }

@@ -70,7 +70,8 @@ pub fn execution_only_fields(declaration: &Declaration) -> Vec<String> {
 pub fn canonical(config: &Value, declaration: &Declaration) -> Value {
     let mut config = config.clone();
     for field in execution_only_fields(declaration) {
-        let (parents, last) = field.rsplit_once('.').map_or((None, field.as_str()), |(parents, last)| (Some(parents), last));
+        let (parents, last) =
+            field.rsplit_once('.').map_or((None, field.as_str()), |(parents, last)| (Some(parents), last));
         let mut holder = Some(&mut config);
         for parent in parents.iter().flat_map(|parents| parents.split('.')) {
             holder = holder.and_then(|holder| holder.get_mut(parent));
@@ -171,9 +172,9 @@ fn or_interpolation(schema: &mut Value) {
         return;
     }
     // What is said about the field as a whole stays outside, where editors look for it.
-    let (outside, inside): (Map<_, _>, Map<_, _>) = std::mem::take(object)
-        .into_iter()
-        .partition(|(key, _)| matches!(key.as_str(), "description" | "default" | "title" | "examples") || key.starts_with("x-"));
+    let (outside, inside): (Map<_, _>, Map<_, _>) = std::mem::take(object).into_iter().partition(|(key, _)| {
+        matches!(key.as_str(), "description" | "default" | "title" | "examples") || key.starts_with("x-")
+    });
     *object = outside;
     let mut alternatives = match inside.get("anyOf") {
         Some(Value::Array(alternatives)) if inside.len() == 1 => alternatives.clone(),
@@ -190,7 +191,9 @@ fn takes_any_text(schema: &Map<String, Value>) -> bool {
         // A schema without any demand.
         _ => !["$ref", "anyOf", "oneOf", "allOf", "enum", "const"].iter().any(|keyword| schema.contains_key(*keyword)),
     };
-    text && !["enum", "const", "pattern", "minLength", "maxLength", "format"].iter().any(|limit| schema.contains_key(*limit))
+    text && !["enum", "const", "pattern", "minLength", "maxLength", "format"]
+        .iter()
+        .any(|limit| schema.contains_key(*limit))
 }
 
 fn interpolation() -> Value {

@@ -109,10 +109,10 @@ fn read_resources(node: &Node, report: &mut Report) -> Resources {
         }
     };
     if fields.cpus.is_some_and(|cpus| !(1..=1024).contains(&cpus)) {
-        report.add(node.span_at("cpus"), "must be 1 to 1024", None);
+        report.add(node.span_at("cpus"), "cpus: must be 1 to 1024", None);
     }
     if fields.gpus > 64 {
-        report.add(node.span_at("gpus"), "must be 0 to 64", None);
+        report.add(node.span_at("gpus"), "gpus: must be 0 to 64", None);
     }
     Resources { cpus: fields.cpus, gpus: fields.gpus }
 }
@@ -166,8 +166,12 @@ impl Stage<'_> {
         declaration: Option<&'static Declaration>,
         report: &mut Report,
     ) -> BTreeMap<String, Vec<InputRef>> {
-        let entries = node.and_then(|node| report.entries(node, "a mapping of inputs to stages")).unwrap_or_default();
         let mut inputs = BTreeMap::new();
+        let entries = match node.map(|node| report.entries(node, "a mapping of inputs to stages")) {
+            Some(Some(entries)) => entries,
+            Some(None) => return inputs,
+            None => &[],
+        };
         for (key, value) in entries {
             // Of an unknown kind, anything may be an input: its references are still worth checking.
             let port = declaration.map(|declaration| declaration.inputs.iter().find(|port| port.name == key.name));
@@ -192,7 +196,11 @@ impl Stage<'_> {
         let items = match &node.value {
             Value::Sequence(items) if port.is_none_or(|port| port.list) => items.as_slice(),
             Value::Sequence(_) => {
-                report.add_with_help(node.span, format!("the input `{name}` takes one stage, found a list"), "name one");
+                report.add_with_help(
+                    node.span,
+                    format!("the input `{name}` takes one stage, found a list"),
+                    "name one",
+                );
                 return Vec::new();
             }
             _ => std::slice::from_ref(node),

@@ -13,6 +13,7 @@ use crate::{
     fault::{Cause, Fault, Place},
     hole::Hole,
     scalar::{self, Refused},
+    suggest::one_of,
     unknown_name_help,
 };
 
@@ -326,8 +327,12 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             return Hole.deserialize_struct(name, fields, visitor);
         }
         self.here(|| {
+            let entries = self.node.entries().ok_or_else(|| {
+                let help = (!fields.is_empty()).then(|| format!("its fields: {}", fields.join(", ")));
+                self.expected("a mapping", help)
+            })?;
             let (known, unknown): (Vec<_>, Vec<_>) =
-                self.entries()?.iter().partition(|(key, _)| fields.contains(&key.name.as_str()));
+                entries.iter().partition(|(key, _)| fields.contains(&key.name.as_str()));
             for (key, _) in unknown {
                 self.session.report(Problem {
                     span: Some(key.span),
@@ -364,14 +369,6 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         visitor.visit_unit()
-    }
-}
-
-fn one_of(names: &[&str]) -> String {
-    let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
-    match names.as_slice() {
-        [first] => first.clone(),
-        names => format!("one of {}", names.join(", ")),
     }
 }
 

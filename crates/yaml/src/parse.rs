@@ -333,6 +333,8 @@ const EXPLAINED: &[(&str, &str, &str)] = &[
     ("unexpected character", "a text cannot start with this character", "quote the text"),
     ("block sequence entries", "a list cannot start here", "start it on a line of its own, or write `[a, b]`"),
     ("simple key", "a line of a mapping has no `:`", "write `key: value`, and indent what goes on from the line before"),
+    ("indentation in flow", "a `{` or `[` above is not closed", "close it, or indent what is in it"),
+    ("expected key", "the line is indented like nothing above it", "indent it like the lines that it stands beside"),
     ("flow mapping", "a `,` or `}` is missing", "separate entries by `, ` and close every `{`"),
     ("flow sequence", "a `,` or `]` is missing", "separate items by `, ` and close every `[`"),
     ("illegal placement of ':'", "a `:` stands where no value can follow", "close the `[` or `{` before it"),
@@ -364,18 +366,19 @@ fn line_of(text: &str, offset: usize) -> usize {
     text[..offset].matches('\n').count() + 1
 }
 
-/// The last tab before what a line says, up to the line after `at`: the parser may notice late or early.
+/// A tab before what a line says: the line of `at`, the one behind it or the one before, as the parser may notice late
+/// or early.
 fn indenting_tab(text: &str, at: usize) -> Option<usize> {
-    let last_line = line_of(text, at) + 1;
+    let line = line_of(text, at);
     let mut offset = 0;
-    let mut found = None;
-    for line in text.split_inclusive('\n').take(last_line) {
-        let content = line.trim_start_matches([' ', '\t']);
-        let indent = &line[..line.len() - content.len()];
-        if !content.trim_end().is_empty() && !content.starts_with('#') {
-            found = indent.find('\t').map(|tab| offset + tab).or(found);
+    let mut tabs = [None; 3];
+    for (number, content) in (1..).zip(text.split_inclusive('\n')).take(line + 1) {
+        let indent = content.len() - content.trim_start_matches([' ', '\t']).len();
+        let blank = content[indent..].trim_end().is_empty() || content[indent..].starts_with('#');
+        if let (false, Some(rank)) = (blank, [line, line + 1, line - 1].iter().position(|near| *near == number)) {
+            tabs[rank] = content[..indent].find('\t').map(|tab| offset + tab);
         }
-        offset += line.len();
+        offset += content.len();
     }
-    found
+    tabs.into_iter().flatten().next()
 }

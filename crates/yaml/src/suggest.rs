@@ -18,12 +18,21 @@ pub fn nearest<'names>(name: &str, candidates: impl IntoIterator<Item = &'names 
 /// The help for an unknown name: the nearest known one, and what there is.
 pub fn unknown_name_help<'names>(name: &str, known: impl IntoIterator<Item = &'names str>) -> Option<String> {
     let known: Vec<&str> = known.into_iter().collect();
-    let list = || known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let expected = one_of(&known);
     match nearest(name, known.iter().copied()) {
-        Some(meant) if known.len() <= LISTED => Some(format!("did you mean `{meant}`? there is {}", list())),
+        Some(meant) if (2..=LISTED).contains(&known.len()) => Some(format!("did you mean `{meant}`? expected {expected}")),
         Some(meant) => Some(format!("did you mean `{meant}`?")),
         None if known.is_empty() => None,
-        None => Some(format!("there is {}", list())),
+        None => Some(format!("expected {expected}")),
+    }
+}
+
+/// `` `a` ``, `` one of `a`, `b` ``.
+pub(crate) fn one_of(names: &[&str]) -> String {
+    let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+    match quoted.as_slice() {
+        [only] => only.clone(),
+        quoted => format!("one of {}", quoted.join(", ")),
     }
 }
 
@@ -53,8 +62,11 @@ mod tests {
 
     #[test]
     fn help_lists_what_there_is() {
-        assert_eq!(unknown_name_help("sed", ["seed"]).as_deref(), Some("did you mean `seed`? there is `seed`"));
-        assert_eq!(unknown_name_help("x", ["a1", "b1"]).as_deref(), Some("there is `a1`, `b1`"));
+        let help = unknown_name_help("sed", ["seed", "rate"]);
+        assert_eq!(help.as_deref(), Some("did you mean `seed`? expected one of `seed`, `rate`"));
+        assert_eq!(unknown_name_help("sed", ["seed"]).as_deref(), Some("did you mean `seed`?"));
+        assert_eq!(unknown_name_help("x", ["a1", "b1"]).as_deref(), Some("expected one of `a1`, `b1`"));
+        assert_eq!(unknown_name_help("x", ["a1"]).as_deref(), Some("expected `a1`"));
         assert_eq!(unknown_name_help("x", []), None);
     }
 }

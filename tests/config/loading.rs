@@ -1,0 +1,124 @@
+//! Files that are no text of a pipeline, and what comes of the valid ones.
+
+use std::{fs, path::Path};
+
+use pipe::{
+    config::{self, ConfigError},
+    graph::Graph,
+    registry,
+};
+use serde_json::json;
+
+use super::{files, lines, parse};
+
+fn load(path: &Path) -> Result<config::Pipeline, ConfigError> {
+    config::load(path, &[], registry::KINDS)
+}
+
+#[test]
+fn every_valid_file_and_every_pipeline_of_the_project_loads() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = files("valid");
+    assert!(paths.len() >= 4);
+    paths.extend([root.join("pipelines/qwen3-sft.yaml"), root.join("examples/quickstart/pipeline.yaml")]);
+    for path in paths {
+        let pipeline = load(&path).unwrap_or_else(|error| panic!("{}:\n{}", path.display(), lines(&error).join("\n")));
+        Graph::new(&pipeline).unwrap();
+    }
+}
+
+#[test]
+fn a_pipeline_is_what_its_file_says() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pipelines/valid/everything.yaml");
+    let pipeline = load(&path).unwrap();
+    assert_eq!(pipeline.name, "完整");
+    assert_eq!(pipeline.folder, path.parent().unwrap());
+    let order: Vec<_> = pipeline.stages.keys().map(config::StageName::as_str).collect();
+    assert_eq!(order, ["adapter", "model", "corpus", "tokens", "kept", "parts"]);
+
+    let adapter = &pipeline.stages["adapter"];
+    assert_eq!((adapter.resources.cpus, adapter.resources.gpus), (Some(4), 1));
+    let eval = &adapter.inputs["eval"][0];
+    assert_eq!((eval.stage.as_str(), eval.output.as_str()), ("parts", "held_out"));
+    assert_eq!(adapter.config["lora"]["lora_alpha"], json!(16.0));
+    assert_eq!(adapter.config["learning_rate"], json!(1e-4));
+    assert_eq!(adapter.config["weight_decay"], json!(0.5));
+    assert_eq!(adapter.config["adam_epsilon"], json!(1e-8));
+    assert_eq!(adapter.config["seed"], 2);
+    assert_eq!(adapter.config["prompts"], json!(["no", "010", "costs ${5}"]));
+    assert_eq!(adapter.config["max_grad_norm"], json!(1.0), "defaults are filled in");
+
+    let tokens = &pipeline.stages["tokens"];
+    assert_eq!(tokens.inputs["data"].iter().map(|data| data.output.as_str()).collect::<Vec<_>>(), ["out", "out"]);
+    assert_eq!(tokens.config["max_length"], 384);
+    assert_eq!(tokens.resources.gpus, 0);
+
+    let corpus = &pipeline.stages["corpus"];
+    assert_eq!(corpus.user_files.len(), 1);
+    assert_eq!(corpus.user_files[0].path, Path::new("data/"));
+}
+
+#[test]
+fn fields_are_found_again_for_later_problems() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pipelines/valid/everything.yaml");
+    let pipeline = load(&path).unwrap();
+    let adapter = &pipeline.stages["adapter"];
+    let error = pipeline.problem_at(adapter.field_span("seed"), "odd", None);
+    assert_eq!(lines(&error), ["21:13: odd"]);
+    let error = pipeline.problem_at(adapter.field_span("data_seed"), "a default stands where `with` does", None);
+    assert_eq!(lines(&error), ["15:5: a default stands where `with` does"]);
+    let error = pipeline.problem_at(adapter.inputs["samples"][0].span, "odd", None);
+    assert_eq!(lines(&error), ["13:37: odd"]);
+}
+
+#[test]
+fn a_name_not_given_is_the_files() {
+    let text = "stages: { corpus: { kind: download, with: { source: file://data } } }";
+    assert_eq!(parse(text).unwrap().name, "pipeline");
+}
+
+#[test]
+fn what_is_no_file_of_a_pipeline() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+
+    assert!(matches!(load(&path("missing.yaml")), Err(ConfigError::Missing { .. })));
+    assert!(matches!(load(folder.path()), Err(ConfigError::Directory { .. })));
+
+    fs::write(path("empty.yaml"), "").unwrap();
+    assert_eq!(lines(&load(&path("empty.yaml")).err().unwrap()), ["1:1: the document is empty | write it, or name another"]);
+
+    fs::write(path("large.yaml"), "# nothing\n".repeat(1 << 20)).unwrap();
+    let error = load(&path("large.yaml")).err().unwrap();
+    assert!(matches!(error, ConfigError::TooLarge { bytes: 10_485_760, .. }), "{error}");
+
+    // "name: 中" in UTF-8, a line break, and "数" in GBK.
+    fs::write(path("gbk.yaml"), b"name: \xe4\xb8\xad\n# \xe4\xb8\xad \xca\xfd\n").unwrap();
+    assert_eq!(
+        lines(&load(&path("gbk.yaml")).err().unwrap()),
+        ["2:5: the file is not UTF-8 text | save the file as UTF-8; if it is GBK: `iconv -f GBK -t UTF-8`"]
+    );
+
+    fs::write(path("binary.yaml"), [0, 159, 146, 150]).unwrap();
+    assert!(lines(&load(&path("binary.yaml")).err().unwrap())[0].starts_with("1:2: the file is not UTF-8 text"));
+}
+
+#[test]
+fn hostile_texts_are_refused_and_not_run_into() {
+    for text in ["[".repeat(100_000), "- ".repeat(100_000), "? ".repeat(100_000), "{a: ".repeat(100_000), "&a ".repeat(100_000)] {
+        let error = parse(&text).err().unwrap();
+        assert!(matches!(error, ConfigError::Invalid { .. }), "{}", &text[..10]);
+    }
+    let chain: String = (0..20_000).map(|n| format!("  p{n}: ${{p{}}}\n", n + 1)).collect();
+    let error = parse(&format!("params:\n{chain}  p20000: 1\nstages: {{}}\n")).err().unwrap();
+    assert_eq!(
+        lines(&error),
+        [
+            "66:8: more than 64 params refer to each other in a row",
+            "20003:9: the pipeline has no stages | add one: `NAME: { kind: ... }`"
+        ]
+    );
+    let texts: String = (1..40).map(|n| format!("  p{n}: \"${{p{0}}}${{p{0}}}\"\n", n - 1)).collect();
+    let error = parse(&format!("params:\n  p0: xxxxxxxxxx\n{texts}stages: {{}}\n")).err().unwrap();
+    assert!(lines(&error).iter().any(|line| line.contains("beyond all bounds")), "{:?}", lines(&error));
+}

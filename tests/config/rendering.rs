@@ -1,0 +1,42 @@
+//! Problems as people and as machines see them.
+
+use pipe::config::render;
+use serde_json::json;
+
+use super::{parse, parse_with};
+
+const TEXT: &str = "stages:
+  数据: { kind: dowload, with: { source: file://data } }
+  kept:
+    kind: filter
+    inputs: { samples: corpus }
+    with: { min_length: ten }
+";
+
+#[test]
+fn the_line_the_caret_and_the_help_are_shown() {
+    insta::assert_snapshot!(render(&parse(TEXT).err().unwrap(), false, 100));
+}
+
+#[test]
+fn overrides_are_shown_as_such() {
+    let text = "stages: { corpus: { kind: download, with: { source: file://data } } }";
+    let error = parse_with(text, &[("stages.corpus.with.sha256", "[a]")]).err().unwrap();
+    insta::assert_snapshot!(render(&error, false, 100));
+}
+
+#[test]
+fn colour_is_only_for_those_who_take_it() {
+    let error = parse(TEXT).err().unwrap();
+    assert!(render(&error, true, 100).contains('\u{1b}'));
+    assert!(!render(&error, false, 100).contains('\u{1b}'));
+}
+
+#[test]
+fn machines_get_objects() {
+    let error = parse("stages:\n  kept: { kind: fitler }\n").err().unwrap();
+    let problem = &error.to_json()[0];
+    assert_eq!((&problem["file"], &problem["line"], &problem["column"]), (&json!("pipeline.yaml"), &json!(2), &json!(17)));
+    assert_eq!(problem["message"], "unknown kind `fitler`");
+    assert!(problem["help"].as_str().unwrap().starts_with("did you mean `filter`?"));
+}

@@ -1,0 +1,4 @@
+//! The integration tests of `pipe`, as one binary: a module a subject.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod config;

@@ -56,19 +56,18 @@ pub fn amount(value: u64, unit: &str) -> String {
     if unit == "bytes" { bytes(value) } else { format!("{} {unit}", count(value)) }
 }
 
-/// A speed: `12.3 MiB/s`, `1,200 rows/s`, `2.50 s/step` where one takes longer than a second.
+/// A speed, beside an amount of the same unit: `12.3 MiB/s`, `1,200/s`, `2.50 s/step` where one takes longer than a
+/// second.
 pub(super) fn rate(per_second: f64, unit: &str) -> String {
     if unit == "bytes" {
-        return format!("{}/s", bytes(per_second as u64));
-    }
-    if per_second < 1.0 {
+        format!("{}/s", bytes(per_second as u64))
+    } else if per_second < 1.0 {
         let one = unit.strip_suffix('s').unwrap_or(unit);
-        return format!("{}/{one}", duration(Duration::try_from_secs_f64(1.0 / per_second).unwrap_or(Duration::MAX)));
-    }
-    if per_second < 999.5 {
-        format!("{} {unit}/s", three_digits(per_second))
+        format!("{}/{one}", duration(Duration::try_from_secs_f64(1.0 / per_second).unwrap_or(Duration::MAX)))
+    } else if per_second < 999.5 {
+        format!("{}/s", three_digits(per_second))
     } else {
-        format!("{} {unit}/s", count(per_second.round() as u64))
+        format!("{}/s", count(per_second.round() as u64))
     }
 }
 
@@ -147,8 +146,8 @@ mod tests {
         assert_eq!(count(1_234_567), "1,234,567");
         assert_eq!(amount(1200, "rows"), "1,200 rows");
         assert_eq!(amount(1536, "bytes"), "1.50 KiB");
-        assert_eq!(rate(1234.4, "rows"), "1,234 rows/s");
-        assert_eq!(rate(2.5, "steps"), "2.50 steps/s");
+        assert_eq!(rate(1234.4, "rows"), "1,234/s");
+        assert_eq!(rate(2.5, "steps"), "2.50/s");
         assert_eq!(rate(0.4, "steps"), "2.50 s/step");
         assert_eq!(rate(2048.0, "bytes"), "2.00 KiB/s");
     }

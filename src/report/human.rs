@@ -406,6 +406,6 @@ mod tests {
         meter.advance("steps", 100, Some(400), start + Duration::from_secs(25));
         let metrics = Some("loss 1.235".to_owned());
         let running = Running { kind: "train".to_owned(), meter: Some(meter), metrics, shown: start };
-        assert_eq!(running.text(), "100/400 steps · 4.00 steps/s · 1m 15s left · loss 1.235");
+        assert_eq!(running.text(), "100/400 steps · 4.00/s · 1m 15s left · loss 1.235");
     }
 }

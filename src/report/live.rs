@@ -12,7 +12,7 @@ const TICK: Duration = Duration::from_millis(120);
 
 /// What is cut off at the right edge, and where wide (Chinese, Japanese, Korean) characters end, is indicatif's work.
 const WITHOUT_BAR: &str = "{spinner:.cyan} {prefix} {elapsed:>4}  {wide_msg}";
-const WITH_BAR: &str = "{spinner:.cyan} {prefix} {elapsed:>4}  {bar:20.cyan/dim} {wide_msg}";
+const WITH_BAR: &str = "{spinner:.cyan} {prefix} {elapsed:>4}  {bar:12.cyan/dim} {wide_msg}";
 
 /// The live lines on standard error.
 pub(super) struct Live {

@@ -45,7 +45,8 @@ pub enum Event {
         run: String,
         /// The pipeline's name.
         pipeline: String,
-        /// The stages that this run brings up to date, in the order of the pipeline.
+        /// The stages that this run brings up to date, each after those that it takes
+        /// from.
         stages: Vec<String>,
     },
     /// The stage's artifact is there already.
@@ -113,7 +114,7 @@ pub enum Event {
     StageFinished {
         /// The stage.
         stage: String,
-        /// How long it took, in seconds.
+        /// How long it took until its artifacts were kept, in seconds.
         seconds: f64,
         /// The digests of its outputs, by name.
         outputs: BTreeMap<String, Digest>,

@@ -116,8 +116,9 @@ impl Active {
         self.worker.signal(signal);
     }
 
-    pub(super) fn seconds(&self) -> f64 {
-        self.clock.elapsed().as_secs_f64()
+    /// When it began.
+    pub(super) fn clock(&self) -> Instant {
+        self.clock
     }
 
     /// Relative to the home.
@@ -132,7 +133,7 @@ impl Active {
         cache: &Cache<'_>,
         status: ExitStatus,
     ) -> Result<ActionRecord, Ending> {
-        let (ended, duration_seconds) = (jiff::Timestamp::now(), self.seconds());
+        let (ended, duration_seconds) = (jiff::Timestamp::now(), self.clock.elapsed().as_secs_f64());
         ending::judge(self.last_word, status, self.stopped)?;
         let outputs = spec.declaration.outputs.iter().map(|&output| {
             let digest = cache.store.ingest(&self.attempt.output().join(output))?;

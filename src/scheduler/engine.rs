@@ -59,7 +59,7 @@ pub(super) struct Engine<'run> {
     /// All that they take from is there.
     ready: BTreeSet<usize>,
     /// Another process is at work on their key.
-    waiting: BTreeSet<usize>,
+    waiting: BTreeMap<usize, Key>,
     running: BTreeMap<usize, Active>,
     messages: Receiver<Message>,
     sender: SyncSender<Message>,
@@ -140,7 +140,7 @@ impl<'run> Engine<'run> {
             ready: (0..stages.len()).filter(|&index| stages[index].blocked_by == 0).collect(),
             stages,
             index,
-            waiting: BTreeSet::new(),
+            waiting: BTreeMap::new(),
             running: BTreeMap::new(),
             messages,
             sender,
@@ -150,19 +150,25 @@ impl<'run> Engine<'run> {
     }
 
     pub(super) fn run(mut self) -> Result<Summary, RunError> {
-        let _signals = SignalWatch::start(self.sender.clone())?;
+        let _span = tracing::info_span!("run", id = self.books.run()).entered();
+        let signals = SignalWatch::start(self.sender.clone())?;
         self.report.event(&Event::RunStarted {
             run: self.books.run(),
             pipeline: self.pipeline.name.clone(),
             stages: self.stages.iter().map(|stage| stage.spec.name.to_string()).collect(),
         });
-        self.drive();
+        self.drive(&signals);
         self.finish()
     }
 
     /// The loop. Ends when nothing runs and nothing can begin.
-    fn drive(&mut self) {
+    fn drive(&mut self, signals: &SignalWatch) {
+        let mut heeded = 0;
         loop {
+            while heeded < signals.count() {
+                heeded += 1;
+                self.asked_to_stop();
+            }
             self.begin_what_can();
             let waits = self.may_begin() && !self.waiting.is_empty();
             if !waits && self.running.is_empty() {
@@ -170,7 +176,7 @@ impl<'run> Engine<'run> {
             }
             match self.messages.recv_timeout(if waits { LOCK_INTERVAL } else { GRACE }) {
                 Ok(Message::Worker(stage, said)) => self.heard(stage, said),
-                Ok(Message::Signal) => self.asked_to_stop(),
+                Ok(Message::Signal) => {}
                 // The engine has a sender itself, so the channel cannot be closed.
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
@@ -182,9 +188,9 @@ impl<'run> Engine<'run> {
 
     fn begin_what_can(&mut self) {
         // A stage that waits for another process holds no slot, and others need not wait for it.
-        for index in self.waiting.clone() {
+        for (index, key) in self.waiting.clone() {
             if self.has_slot(index) {
-                self.begin_locked(index);
+                self.begin_locked(index, &key);
             }
         }
         while let Some(index) = self.ready.iter().copied().find(|&index| self.has_slot(index)) {
@@ -208,17 +214,16 @@ impl<'run> Engine<'run> {
     fn begin(&mut self, index: usize) {
         match self.decide(index) {
             Decision { key, action: Action::Hit { outputs }, .. } => self.hit(index, &key, outputs),
-            _ => self.begin_locked(index),
+            Decision { key, .. } => self.begin_locked(index, &key),
         }
     }
 
     /// Runs the stage, unless another process is at work on its key or has just done the work.
-    fn begin_locked(&mut self, index: usize) {
-        let key = self.decide(index).key;
-        let lock = match KeyLock::acquire(self.cache.home, &key) {
+    fn begin_locked(&mut self, index: usize, key: &Key) {
+        let lock = match KeyLock::acquire(self.cache.home, key) {
             Ok(Acquired::Held(lock)) => lock,
             Ok(Acquired::Busy(holder)) => {
-                if self.waiting.insert(index) {
+                if self.waiting.insert(index, *key).is_none() {
                     let holder = holder.map(|holder| format!("process {} on {}", holder.pid, holder.host));
                     self.report.event(&Event::StageWaiting { stage: self.name(index), holder });
                 }
@@ -227,6 +232,7 @@ impl<'run> Engine<'run> {
             Err(error) => return self.failed(index, Ending::environment(&error, None), None, 0.0),
         };
         self.waiting.remove(&index);
+        // Whoever had the lock before may just have made what is needed.
         let decision = self.decide(index);
         match decision.action {
             Action::Hit { outputs } => self.hit(index, &decision.key, outputs),
@@ -250,6 +256,7 @@ impl<'run> Engine<'run> {
             log: self.cache.home.root().join(&log),
         });
         let order = Order { spec, pipeline: self.pipeline, identity, log: log.clone() };
+        tracing::debug!(stage = spec.name.as_str(), key = %lock.key(), "a stage begins");
         match Active::launch(order, lock, &self.cache, &self.programs, &self.sender, index) {
             Ok(active) => drop(self.running.insert(index, active)),
             Err(ending) => self.failed(index, ending, Some(&log), 0.0),
@@ -291,8 +298,10 @@ impl<'run> Engine<'run> {
 
     fn ended(&mut self, index: usize, status: ExitStatus) {
         let Some(active) = self.running.remove(&index) else { return };
-        let (seconds, log) = (active.seconds(), active.log().to_owned());
-        match active.conclude(self.stages[index].spec, &self.cache, status) {
+        let (clock, log) = (active.clock(), active.log().to_owned());
+        let concluded = active.conclude(self.stages[index].spec, &self.cache, status);
+        let seconds = clock.elapsed().as_secs_f64();
+        match concluded {
             Ok(record) => {
                 let outputs = record.outputs.clone();
                 self.books.ran(&self.stages[index].spec.name, &record);

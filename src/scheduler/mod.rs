@@ -71,7 +71,7 @@ impl RunError {
 enum Message {
     /// From the worker of the stage with this index.
     Worker(usize, process::Said),
-    /// Someone wants the run to stop.
+    /// Someone may want the run to stop: see [`signals::SignalWatch`].
     Signal,
 }
 

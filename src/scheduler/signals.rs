@@ -1,6 +1,13 @@
 //! Ctrl-C and termination: the first asks the run to stop, the second kills its workers, the third ends the program.
 
-use std::{io, sync::mpsc::SyncSender};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::SyncSender,
+    },
+};
 
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
@@ -15,25 +22,32 @@ const LAST: usize = 3;
 /// Listens for signals as long as it is there.
 pub(super) struct SignalWatch {
     handle: Handle,
+    count: Arc<AtomicUsize>,
 }
 
 impl SignalWatch {
     pub(super) fn start(messages: SyncSender<Message>) -> io::Result<Self> {
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
-        let handle = signals.handle();
-        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            for (count, _signal) in (1..).zip(signals.forever()) {
-                if count >= LAST {
-                    // Workers are killed by the kernel as their parent ends; their checkpoints stay.
-                    std::process::exit(1);
-                }
-                // A full channel is drained by the loop; a closed one means that the run is over.
-                if messages.send(Message::Signal).is_err() {
-                    return;
+        let (handle, count) = (signals.handle(), Arc::new(AtomicUsize::new(0)));
+        std::thread::Builder::new().name("signals".to_owned()).spawn({
+            let count = Arc::clone(&count);
+            move || {
+                for _signal in signals.forever() {
+                    if count.fetch_add(1, Ordering::SeqCst) + 1 >= LAST {
+                        // Workers are killed by the kernel as their parent ends; their checkpoints stay.
+                        std::process::exit(1);
+                    }
+                    // Only wakes the loop up. If the channel is full, the loop is awake.
+                    let _ = messages.try_send(Message::Signal);
                 }
             }
         })?;
-        Ok(Self { handle })
+        Ok(Self { handle, count })
+    }
+
+    /// How many signals have come.
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
     }
 }
 

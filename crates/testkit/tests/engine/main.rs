@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod failure;
+mod records;
 mod rerun;
 mod stop;
 mod together;

@@ -168,3 +168,20 @@ fn with_more_jobs_independent_stages_run_side_by_side() {
     assert_eq!(ran.code(), 0);
     assert_eq!(project.text(&ran, "both", "out").unwrap(), "onetwo");
 }
+
+#[test]
+fn stages_that_use_a_gpu_take_turns() {
+    let project = project(
+        "
+name: turns
+stages:
+  a: { kind: write, resources: { gpus: 1 }, with: { text: one } }
+  b: { kind: write, resources: { gpus: 1 }, with: { text: two } }
+",
+    );
+    let ran = project.run(&["--jobs", "8"]).unwrap();
+    let steps = ran.events.iter().map(|event| (event["event"].as_str().unwrap(), event["stage"].as_str()));
+    let steps: Vec<_> = steps.filter(|(event, _)| matches!(*event, "stage_started" | "stage_finished")).collect();
+    let turn = |stage| [("stage_started", Some(stage)), ("stage_finished", Some(stage))];
+    assert_eq!(steps, [turn("a"), turn("b")].concat());
+}

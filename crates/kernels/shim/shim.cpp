@@ -1,4 +1,4 @@
-// What tch does not bind of libtorch's C++: global switches and the device allocator.
+// What tch does not bind of libtorch's C++: global switches, the device allocator, flash attention over packed samples.
 //
 // Every function returns 0, or 1 after writing a message to `message`. No exception leaves this file.
 // It uses libtorch_cpu and libc10 only, so that a program links without CUDA; the CUDA allocator is reached through
@@ -9,8 +9,12 @@
 #include <cstring>
 #include <exception>
 #include <optional>
+#include <utility>
 
 #include <ATen/Context.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/_flash_attention_backward_ops.h>
+#include <ATen/ops/_flash_attention_forward_ops.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
@@ -36,6 +40,8 @@ int32_t guarded(char* message, size_t capacity, Body body) noexcept {
     }
     return 1;
 }
+
+const at::Tensor& tensor(const void* pointer) { return *static_cast<const at::Tensor*>(pointer); }
 
 c10::DeviceAllocator& cuda_allocator() {
     auto* allocator = dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(c10::DeviceType::CUDA));
@@ -95,6 +101,39 @@ int32_t pipe_shim_cuda_reset_peak(int32_t device, char* message, size_t capacity
 
 int32_t pipe_shim_cuda_empty_cache(char* message, size_t capacity) {
     return guarded(message, capacity, [&] { cuda_allocator().emptyCache(); });
+}
+
+// Tensors come in as borrowed `at::Tensor*` and go out as owned ones, in `results`: output, logarithms of the sums of
+// exponentials, and two that only the backward pass reads.
+int32_t pipe_shim_flash_forward(const void* query, const void* key, const void* value, const void* starts,
+                                int64_t longest, double scale, void** results, char* message, size_t capacity) {
+    return guarded(message, capacity, [&] {
+        const auto& ends = tensor(starts);
+        auto outcome = at::_ops::_flash_attention_forward::call(
+            tensor(query), tensor(key), tensor(value), ends, ends, longest, longest, /*dropout_p=*/0.0,
+            /*is_causal=*/true, /*return_debug_mask=*/false, scale, std::nullopt, std::nullopt, std::nullopt,
+            std::nullopt);
+        results[0] = new at::Tensor(std::move(std::get<0>(outcome)));
+        results[1] = new at::Tensor(std::move(std::get<1>(outcome)));
+        results[2] = new at::Tensor(std::move(std::get<2>(outcome)));
+        results[3] = new at::Tensor(std::move(std::get<3>(outcome)));
+    });
+}
+
+// `forward` holds what the forward pass gave, in its order. Gradients of query, key and value go out.
+int32_t pipe_shim_flash_backward(const void* gradient, const void* query, const void* key, const void* value,
+                                 const void* const* forward, const void* starts, int64_t longest, double scale,
+                                 void** results, char* message, size_t capacity) {
+    return guarded(message, capacity, [&] {
+        const auto& ends = tensor(starts);
+        auto outcome = at::_ops::_flash_attention_backward::call(
+            tensor(gradient), tensor(query), tensor(key), tensor(value), tensor(forward[0]), tensor(forward[1]), ends,
+            ends, longest, longest, /*dropout_p=*/0.0, /*is_causal=*/true, tensor(forward[2]), tensor(forward[3]),
+            scale, std::nullopt, std::nullopt);
+        results[0] = new at::Tensor(std::move(std::get<0>(outcome)));
+        results[1] = new at::Tensor(std::move(std::get<1>(outcome)));
+        results[2] = new at::Tensor(std::move(std::get<2>(outcome)));
+    });
 }
 
 }  // extern "C"

@@ -12,6 +12,14 @@ pub enum Error {
         /// Its own words.
         message: String,
     },
+    /// Tensors that a kernel cannot take.
+    #[error("{kernel}: {problem}")]
+    Operands {
+        /// The kernel.
+        kernel: &'static str,
+        /// What is wrong with them.
+        problem: String,
+    },
     /// The program's own libtorch could not be located.
     #[error("cannot find the loaded libtorch_cpu.so in /proc/self/maps, and so not the CUDA library beside it")]
     NoLibtorch,

@@ -6,12 +6,14 @@
 
 mod cuda;
 mod error;
+mod flash;
 mod memory;
 mod nvml;
 mod shim;
 
 pub use cuda::{CudaStatus, load_cuda};
 pub use error::Error;
+pub use flash::{Attended, Packing, flash_attention, flash_attention_backward};
 pub use memory::{CudaMemory, cuda_memory, empty_cuda_cache, reset_cuda_peak};
 pub use nvml::{NvmlDevice, NvmlMemory};
 pub use shim::{set_cudnn_benchmark, set_deterministic, set_tf32};

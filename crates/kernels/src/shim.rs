@@ -1,7 +1,9 @@
 //! The C++ shim's functions: declarations, and safe forms of the global switches.
 #![expect(unsafe_code, reason = "foreign functions")]
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
+
+use tch::Tensor;
 
 use crate::Error;
 
@@ -25,6 +27,30 @@ unsafe extern "C" {
     fn pipe_shim_cuda_memory(device: i32, memory: *mut RawMemory, message: *mut c_char, capacity: usize) -> i32;
     fn pipe_shim_cuda_reset_peak(device: i32, message: *mut c_char, capacity: usize) -> i32;
     fn pipe_shim_cuda_empty_cache(message: *mut c_char, capacity: usize) -> i32;
+    fn pipe_shim_flash_forward(
+        query: *const c_void,
+        key: *const c_void,
+        value: *const c_void,
+        starts: *const c_void,
+        longest: i64,
+        scale: f64,
+        results: *mut *mut c_void,
+        message: *mut c_char,
+        capacity: usize,
+    ) -> i32;
+    fn pipe_shim_flash_backward(
+        gradient: *const c_void,
+        query: *const c_void,
+        key: *const c_void,
+        value: *const c_void,
+        forward: *const *const c_void,
+        starts: *const c_void,
+        longest: i64,
+        scale: f64,
+        results: *mut *mut c_void,
+        message: *mut c_char,
+        capacity: usize,
+    ) -> i32;
 }
 
 /// Makes libtorch use only algorithms that give the same bytes every time, and fail where it has none.
@@ -72,6 +98,51 @@ pub(crate) fn cuda_reset_peak(device: i32) -> Result<(), Error> {
 pub(crate) fn cuda_empty_cache() -> Result<(), Error> {
     // SAFETY: the buffer is writable for the length given with it.
     call(|message, capacity| unsafe { pipe_shim_cuda_empty_cache(message, capacity) })
+}
+
+/// Output, logarithms of sums, and two tensors for the backward pass.
+pub(crate) fn flash_forward(
+    [query, key, value, starts]: [&Tensor; 4],
+    longest: i64,
+    scale: f64,
+) -> Result<[Tensor; 4], Error> {
+    let mut results = [std::ptr::null_mut(); 4];
+    let out = results.as_mut_ptr();
+    // SAFETY: the tensors are borrowed for the call, `out` has room for four pointers, and the buffer is writable for
+    // its length.
+    call(|message, capacity| unsafe {
+        pipe_shim_flash_forward(raw(query), raw(key), raw(value), raw(starts), longest, scale, out, message, capacity)
+    })?;
+    Ok(results.map(owned))
+}
+
+/// Gradients of query, key and value; `forward` is what [`flash_forward`] gave.
+pub(crate) fn flash_backward(
+    [gradient, query, key, value, starts]: [&Tensor; 5],
+    forward: &[Tensor; 4],
+    longest: i64,
+    scale: f64,
+) -> Result<[Tensor; 3], Error> {
+    let (gradient, query, key, value, starts) = (raw(gradient), raw(query), raw(key), raw(value), raw(starts));
+    let forward = forward.each_ref().map(raw);
+    let mut results = [std::ptr::null_mut(); 3];
+    let (saved, out) = (forward.as_ptr(), results.as_mut_ptr());
+    // SAFETY: the tensors are borrowed for the call, `saved` has four pointers and `out` room for three, and the
+    // buffer is writable for its length.
+    call(|message, capacity| unsafe {
+        pipe_shim_flash_backward(gradient, query, key, value, saved, starts, longest, scale, out, message, capacity)
+    })?;
+    Ok(results.map(owned))
+}
+
+/// tch's handle is a pointer to `at::Tensor`.
+fn raw(tensor: &Tensor) -> *const c_void {
+    tensor.as_ptr().cast()
+}
+
+fn owned(pointer: *mut c_void) -> Tensor {
+    // SAFETY: the shim filled it with a new `at::Tensor`, which nobody else frees.
+    unsafe { Tensor::from_ptr(pointer.cast()) }
 }
 
 /// Runs a function of the shim and turns its message into an error.

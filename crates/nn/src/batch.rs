@@ -81,7 +81,9 @@ impl PackedBatch {
         let labels_before = self.targets.len();
         for (position, label) in sample.labels.iter().enumerate() {
             if *label < 0 && *label != IGNORED_LABEL {
-                return Err(wrong(format!("label {label} at position {position} is neither a token nor {IGNORED_LABEL}")));
+                return Err(wrong(format!(
+                    "label {label} at position {position} is neither a token nor {IGNORED_LABEL}"
+                )));
             }
             if position > 0 && *label != IGNORED_LABEL {
                 self.label_rows.push((start + position - 1) as i64);
@@ -113,7 +115,9 @@ impl PackedBatch {
             let ids = &self.ids[span.start..span.start + span.length];
             if let Some(position) = ids.iter().position(beyond) {
                 let id = ids[position];
-                return Err(wrong(format!("token {id} at position {position} is outside of the vocabulary of {vocab_size}")));
+                return Err(wrong(format!(
+                    "token {id} at position {position} is outside of the vocabulary of {vocab_size}"
+                )));
             }
         }
         let Some(index) = self.targets.iter().position(beyond) else { return Ok(()) };
@@ -138,8 +142,7 @@ mod tests {
 
     #[test]
     fn labels_are_shifted_within_a_sample() {
-        let batch =
-            PackedBatch::new(&[sample(&[5, 6, 7], &[5, -100, 7], 0), sample(&[8, 9], &[8, 9], 1)]).unwrap();
+        let batch = PackedBatch::new(&[sample(&[5, 6, 7], &[5, -100, 7], 0), sample(&[8, 9], &[8, 9], 1)]).unwrap();
         assert_eq!(batch.ids, [5, 6, 7, 8, 9]);
         assert_eq!(batch.positions, [0, 1, 2, 0, 1]);
         // The first label of a sample has no position before it: 5 and 8 are predicted by nobody.

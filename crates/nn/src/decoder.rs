@@ -53,22 +53,21 @@ pub(crate) struct Pass {
 impl Pass {
     /// Uploads a batch.
     pub(crate) fn new(shape: Shape, batch: &PackedBatch, dropout: Option<PassDropout>) -> Result<Self> {
-        let longest = batch.spans.iter().map(|span| span.length).max().unwrap_or(0);
-        Self::of_tokens(shape, (&batch.ids, &batch.positions), longest, batch.spans.clone(), dropout)
+        Self::of_tokens(shape, (&batch.ids, &batch.positions), batch.spans.clone(), dropout)
     }
 
-    /// Tokens at positions of one text of `longest` tokens at most, for generation.
+    /// Tokens at positions of their own.
     pub(crate) fn of_tokens(
         Shape { head_dim, rope_theta, precision, device }: Shape,
         (ids, positions): (&[i64], &[i64]),
-        longest: usize,
         spans: Vec<Span>,
         dropout: Option<PassDropout>,
     ) -> Result<Self> {
+        let lengths: Vec<usize> = spans.iter().map(|span| span.length).collect();
         Ok(Self {
             spans,
             rope: Rope::new(&Tensor::f_from_slice(positions)?, head_dim, rope_theta, precision, device)?,
-            attention: Attention::new(precision, head_dim, longest, device)?,
+            attention: Attention::new(precision, head_dim, &lengths, device)?,
             dropout,
             ids: Tensor::f_from_slice(ids)?.f_to_device(device)?,
         })

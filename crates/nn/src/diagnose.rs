@@ -34,7 +34,10 @@ impl Model {
         }
         for parameter in &self.parameters {
             if !is_finite(&parameter.grad)? {
-                return Ok(format!("the gradient of {} is not finite, and the gradients of all layers are", parameter.name));
+                return Ok(format!(
+                    "the gradient of {} is not finite, and the gradients of all layers are",
+                    parameter.name
+                ));
             }
         }
         Ok("a second run of the pass gave finite values".to_owned())
@@ -52,7 +55,9 @@ fn describe(place: Place, tensor: &Tensor, batch: &PackedBatch) -> Result<String
         Place::Layer(number) => format!("the output of layer {number} (model.layers.{number})"),
         Place::Loss => "the loss, behind the last norm and the head,".to_owned(),
         Place::HeadGradient => "the gradient that comes back from the head".to_owned(),
-        Place::LayerGradient(number) => format!("the gradient that comes back from layer {number} (model.layers.{number})"),
+        Place::LayerGradient(number) => {
+            format!("the gradient that comes back from layer {number} (model.layers.{number})")
+        }
     };
     let finite = tensor.f_isfinite()?.f_view([tensor.size()[0], -1])?.f_all_dim(1, false)?.f_to_device(Device::Cpu)?;
     let mut wrong = vec![0_u8; finite.numel()];

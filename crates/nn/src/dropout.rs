@@ -113,7 +113,10 @@ impl PassDropout {
             row(&module_numbers)?,
         ];
         let words = philox_of_tensors(counter, self.key)?;
-        let kept = words.iter().map(|word| word.f_ge(i64::from(self.threshold))).collect::<std::result::Result<Vec<_>, _>>()?;
+        let kept = words
+            .iter()
+            .map(|word| word.f_ge(i64::from(self.threshold)))
+            .collect::<std::result::Result<Vec<_>, _>>()?;
         let keep = Tensor::f_stack(&kept, -1)?.f_flatten(1, -1)?;
         let mut first = 0;
         let mut masks = Vec::with_capacity(modules.len());
@@ -131,7 +134,8 @@ fn philox_of_tensors(mut counter: [Tensor; 4], mut key: [u32; 2]) -> Result<[Ten
     for _ in 0..ROUNDS {
         let (high0, low0) = wide_product(MULTIPLIERS[0], &counter[0])?;
         let (high1, low1) = wide_product(MULTIPLIERS[1], &counter[2])?;
-        let mix = |high: Tensor, other: &Tensor, key: u32| high.f_bitwise_xor(i64::from(key))?.f_bitwise_xor_tensor(other);
+        let mix =
+            |high: Tensor, other: &Tensor, key: u32| high.f_bitwise_xor(i64::from(key))?.f_bitwise_xor_tensor(other);
         counter = [mix(high1, &counter[1], key[0])?, low1, mix(high0, &counter[3], key[1])?, low0];
         key = [key[0].wrapping_add(KEY_STEPS[0]), key[1].wrapping_add(KEY_STEPS[1])];
     }
@@ -186,10 +190,13 @@ mod tests {
 
     #[test]
     fn everything_in_the_key_changes_the_mask() {
-        let mask = |dropout: Dropout, update, place, module| pass(dropout, update, &[(place, 64)]).mask_on_cpu(module, 64).unwrap().keep;
+        let mask = |dropout: Dropout, update, place, module| {
+            pass(dropout, update, &[(place, 64)]).mask_on_cpu(module, 64).unwrap().keep
+        };
         let reference = mask(DROPOUT, 0, 0, 0);
         let other_seed = Dropout { seed: 1, ..DROPOUT };
-        for other in [mask(other_seed, 0, 0, 0), mask(DROPOUT, 1, 0, 0), mask(DROPOUT, 0, 1, 0), mask(DROPOUT, 0, 0, 1)] {
+        for other in [mask(other_seed, 0, 0, 0), mask(DROPOUT, 1, 0, 0), mask(DROPOUT, 0, 1, 0), mask(DROPOUT, 0, 0, 1)]
+        {
             assert!(!reference.equal(&other));
         }
         assert!(!reference.get(0).equal(&reference.get(1)), "positions differ");

@@ -97,7 +97,8 @@ mod tests {
     #[test]
     fn rows_of_a_token_are_summed_and_padding_is_left_out() {
         let labels = [0; 6];
-        let batch = PackedBatch::new(&[Sample { ids: &[3, 1, 3, 0, 3, 1], labels: &labels, place: 0, row: 0 }]).unwrap();
+        let batch =
+            PackedBatch::new(&[Sample { ids: &[3, 1, 3, 0, 3, 1], labels: &labels, place: 0, row: 0 }]).unwrap();
         let dy = Tensor::from_slice(&[1.0, 2.0, 4.0, 8.0, 16.0, 32.0]).view([6, 1]);
         let gradient = |padding| {
             let mut gradient = Tensor::full([4, 1], 100.0, (Kind::Double, Device::Cpu));

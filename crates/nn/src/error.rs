@@ -16,6 +16,9 @@ pub enum Error {
         #[from]
         source: tch::TchError,
     },
+    /// A kernel beside libtorch's own refused.
+    #[error(transparent)]
+    Kernels(#[from] pipe_kernels::Error),
     /// The model folder cannot be read.
     #[error(transparent)]
     Folder(#[from] pipe_hf::Error),
@@ -67,8 +70,11 @@ pub enum Error {
 impl Error {
     /// Whether the device had too little memory.
     pub fn is_out_of_memory(&self) -> bool {
-        let Self::Torch { source } = self else { return false };
-        let text = source.to_string();
+        let text = match self {
+            Self::Torch { source } => source.to_string(),
+            Self::Kernels(source) => source.to_string(),
+            _ => return false,
+        };
         text.contains("out of memory") || text.contains("can't allocate memory") || text.contains("not enough memory")
     }
 }

@@ -4,6 +4,7 @@ use tch::Tensor;
 
 use crate::{
     Error, Model,
+    batch::Span,
     decoder::{Decoder, Pass},
     error::Result,
     layer::KeyValues,
@@ -56,7 +57,8 @@ impl Model {
     fn next_token(&self, tokens: &[i64], position: usize, caches: &mut [KeyValues]) -> Result<u32> {
         let Decoder { layers, head, shape, .. } = &self.decoder;
         let positions: Vec<i64> = (position..position + tokens.len()).map(|position| position as i64).collect();
-        let pass = Pass::of_tokens(*shape, (tokens, &positions), tokens.len(), Vec::new(), None)?;
+        let span = Span { start: 0, length: tokens.len(), labels: 0, place: 0, row: 0 };
+        let pass = Pass::of_tokens(*shape, (tokens, &positions), vec![span], None)?;
         let mut h = self.decoder.embed(&pass, &self.parameters)?;
         for (layer, cache) in layers.iter().zip(caches) {
             h = layer.extend(&h, &pass, cache, &self.parameters)?;

@@ -77,7 +77,8 @@ impl Head {
             // d loss / d logits = (softmax - one at the target) / count
             let mut d_logits_CV = logits_CV.f_sub_(&normaliser_C1)?.f_exp_()?;
             let at_target_C1 = d_logits_CV.f_gather(1, &target_C1, false)?.f_sub_scalar_(1.0)?;
-            let d_logits_CV = d_logits_CV.f_scatter_(1, &target_C1, &at_target_C1)?.f_mul_scalar_(1.0 / count)?.f_to_kind(compute)?;
+            let d_logits_CV =
+                d_logits_CV.f_scatter_(1, &target_C1, &at_target_C1)?.f_mul_scalar_(1.0 / count)?.f_to_kind(compute)?;
             dx.push(d_logits_CV.f_mm(&weight_VD)?);
             if let Some(index) = self.table.trained() {
                 parameters[index].add_product(&d_logits_CV, &x_CD)?;

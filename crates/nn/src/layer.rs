@@ -8,7 +8,7 @@ use tch::Tensor;
 
 use crate::{
     LoraConfig, Parameter, Precision,
-    attention::Operands,
+    attention::{Attended, Operands},
     decoder::Pass,
     dropout::Mask,
     error::Result,
@@ -48,7 +48,8 @@ pub(crate) enum Depth {
 impl Depth {
     /// The deepest trained linear layer of a block; `None` if none is trained.
     pub(crate) fn of_targets(lora: &LoraConfig) -> Option<Self> {
-        let depths = [Self::Attention, Self::Attention, Self::Attention, Self::Output, Self::Mlp, Self::Mlp, Self::Down];
+        let depths =
+            [Self::Attention, Self::Attention, Self::Attention, Self::Output, Self::Mlp, Self::Mlp, Self::Down];
         TARGET_MODULES.iter().zip(depths).find(|(module, _)| lora.targets(module)).map(|(_, depth)| depth)
     }
 }
@@ -80,7 +81,7 @@ pub(crate) struct Activations {
     before_norms: Option<[Tensor; 2]>,
     operands: Operands,
     /// Input of the output projection.
-    attended: Tensor,
+    attended: Attended,
     /// The residual stream between attention and MLP.
     middle_TD: Tensor,
     /// Input of the gate and up projections.
@@ -131,26 +132,40 @@ impl Layer {
     }
 
     /// The block's output, `[T, D]`, and what [`Layer::backward`] needs.
-    pub(crate) fn forward(&self, h_TD: &Tensor, pass: &Pass, parameters: &[Parameter]) -> Result<(Tensor, Activations)> {
+    pub(crate) fn forward(
+        &self,
+        h_TD: &Tensor,
+        pass: &Pass,
+        parameters: &[Parameter],
+    ) -> Result<(Tensor, Activations)> {
         let masks = self.masks(pass)?;
         let mut adapters = [const { None }; 7];
-        let (operands, attention_in, before_norms) = self.project(h_TD, &pass.rope, &masks, parameters, &mut adapters)?;
+        let (operands, attention_in, before_norms) =
+            self.project(h_TD, &pass.rope, &masks, parameters, &mut adapters)?;
         let attended = pass.attention.forward(&operands, &pass.spans)?;
-        let (middle_TD, output_TD, mlp) = self.after_attention(h_TD, &attended, &masks, parameters, &mut adapters)?;
+        let (middle_TD, output_TD, mlp) =
+            self.after_attention(h_TD, &attended.values, &masks, parameters, &mut adapters)?;
         let (mlp_in, gate, up) = mlp;
         let h_TD = h_TD.shallow_clone();
-        let activations = Activations {
-            h_TD, attention_in, before_norms, operands, attended, middle_TD, mlp_in, gate, up, adapters,
-        };
+        let activations =
+            Activations { h_TD, attention_in, before_norms, operands, attended, middle_TD, mlp_in, gate, up, adapters };
         Ok((output_TD, activations))
     }
 
     /// The block's output for tokens behind those in `cache`, which takes them up.
-    pub(crate) fn extend(&self, h_TD: &Tensor, pass: &Pass, cache: &mut KeyValues, parameters: &[Parameter]) -> Result<Tensor> {
+    pub(crate) fn extend(
+        &self,
+        h_TD: &Tensor,
+        pass: &Pass,
+        cache: &mut KeyValues,
+        parameters: &[Parameter],
+    ) -> Result<Tensor> {
         let (masks, mut adapters) = ([const { None }; 7], [const { None }; 7]);
         let (operands, ..) = self.project(h_TD, &pass.rope, &masks, parameters, &mut adapters)?;
-        let operands = cache.extend(operands)?;
-        let attended = pass.attention.forward_sample(&operands)?;
+        let attended = match cache.is_empty() {
+            true => pass.attention.forward(&cache.extend(operands)?, &pass.spans)?.values,
+            false => pass.attention.forward_sample(&cache.extend(operands)?)?,
+        };
         let (_, output_TD, _) = self.after_attention(h_TD, &attended, &masks, parameters, &mut adapters)?;
         Ok(output_TD)
     }
@@ -239,13 +254,15 @@ impl Layer {
 
         let mut d_attended = GradientSum::new(compute);
         let wanted = depth < Depth::Output;
-        back(O, &d_middle_TD.f_to_kind(compute)?, &saved.attended, wanted.then_some(&mut d_attended))?;
+        back(O, &d_middle_TD.f_to_kind(compute)?, &saved.attended.values, wanted.then_some(&mut d_attended))?;
         let Some(d_attended) = d_attended.into_inner() else { return Ok(None) };
-        let d = pass.attention.backward(&d_attended, &saved.operands, &pass.spans)?;
+        let d = pass.attention.backward(&d_attended, &saved.operands, &saved.attended, &pass.spans)?;
         drop(d_attended);
 
         let mut d_attention_in = GradientSum::new(master);
-        for (index, gradient) in [(Q, self.unturn(&d.q, Q, saved, pass)?), (K, self.unturn(&d.k, K, saved, pass)?), (V, d.v)] {
+        for (index, gradient) in
+            [(Q, self.unturn(&d.q, Q, saved, pass)?), (K, self.unturn(&d.k, K, saved, pass)?), (V, d.v)]
+        {
             let wanted = depth == Depth::Input;
             back(index, &gradient.f_flatten(1, 2)?, &saved.attention_in, wanted.then_some(&mut d_attention_in))?;
         }
@@ -297,6 +314,10 @@ type Masks = [Option<Mask>; 7];
 pub(crate) struct KeyValues(Option<(Tensor, Tensor)>);
 
 impl KeyValues {
+    fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     fn extend(&mut self, new: Operands) -> Result<Operands> {
         let (k, v) = match self.0.take() {
             Some((k, v)) => (Tensor::f_cat(&[k, new.k], 0)?, Tensor::f_cat(&[v, new.v], 0)?),

@@ -26,8 +26,6 @@ mod diagnose;
 mod dropout;
 mod embedding;
 mod error;
-#[cfg(test)]
-mod finite_difference;
 mod generate;
 mod head;
 mod layer;
@@ -41,6 +39,8 @@ mod parameter;
 mod philox;
 mod precision;
 mod rope;
+#[cfg(test)]
+mod testing;
 mod transfer;
 
 pub mod adapter;

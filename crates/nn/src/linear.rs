@@ -38,7 +38,12 @@ impl Linear {
     ///
     /// # Shapes
     /// `x [T, I]`; `[T, O]` and `[T, R]`.
-    pub(crate) fn forward(&self, x_TI: &Tensor, mask: Option<&Mask>, parameters: &[Parameter]) -> Result<(Tensor, Option<Tensor>)> {
+    pub(crate) fn forward(
+        &self,
+        x_TI: &Tensor,
+        mask: Option<&Mask>,
+        parameters: &[Parameter],
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let weight_OI = self.weight.matrix(x_TI.f_kind()?)?;
         let mut y_TO = x_TI.f_linear(&weight_OI, self.bias.as_ref())?;
         drop(weight_OI);

@@ -78,7 +78,8 @@ impl Loader {
             }
             None => Weight::Dense(self.dense(&name, self.precision.compute())?),
             Some(tensor) if tensor.shape() != [output, input] => {
-                let problem = format!("is quantised from shape {:?}, the model has {:?}", tensor.shape(), [output, input]);
+                let problem =
+                    format!("is quantised from shape {:?}, the model has {:?}", tensor.shape(), [output, input]);
                 return Err(self.wrong(&name, problem));
             }
             Some(tensor) => {

@@ -126,7 +126,13 @@ impl Lora {
     ///
     /// # Shapes
     /// `x [T, I]`, `y [T, O]`; result `[T, R]`.
-    pub(crate) fn forward(&self, x_TI: &Tensor, y_TO: &mut Tensor, mask: Option<&Mask>, parameters: &[Parameter]) -> Result<Tensor> {
+    pub(crate) fn forward(
+        &self,
+        x_TI: &Tensor,
+        y_TO: &mut Tensor,
+        mask: Option<&Mask>,
+        parameters: &[Parameter],
+    ) -> Result<Tensor> {
         let kind = x_TI.f_kind()?;
         let a_RI = parameters[self.a].cast(kind)?;
         let b_OR = parameters[self.b].cast(kind)?;
@@ -216,8 +222,14 @@ mod tests {
         let square = values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>() / 1e5;
         assert!(mean.abs() < 1e-3, "{mean}");
         assert!((square - 0.125_f64.powi(2) / 3.0).abs() < 5e-5, "{square}");
-        assert_ne!(values[..8], uniform(43, "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", 8, 0.125));
-        assert_ne!(values[..8], uniform(42, "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight", 8, 0.125));
+        assert_ne!(
+            values[..8],
+            uniform(43, "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", 8, 0.125)
+        );
+        assert_ne!(
+            values[..8],
+            uniform(42, "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight", 8, 0.125)
+        );
     }
 
     #[test]
@@ -225,8 +237,14 @@ mod tests {
         let message = |config: LoraConfig| config.check().unwrap_err().to_string();
         assert!(config().check().is_ok());
         assert!(LoraConfig::default().check().is_ok());
-        assert!(message(LoraConfig { target_modules: vec!["qkv".to_owned()], ..config() }).starts_with("lora.target_modules: `qkv` is none of q_proj"));
-        assert!(message(LoraConfig { modules_to_save: vec!["norm".to_owned()], ..config() }).contains("embed_tokens, lm_head"));
+        assert!(
+            message(LoraConfig { target_modules: vec!["qkv".to_owned()], ..config() })
+                .starts_with("lora.target_modules: `qkv` is none of q_proj")
+        );
+        assert!(
+            message(LoraConfig { modules_to_save: vec!["norm".to_owned()], ..config() })
+                .contains("embed_tokens, lm_head")
+        );
         assert_eq!(message(LoraConfig { r: 0, ..config() }), "lora.r: must be at least 1");
         assert!(message(LoraConfig { lora_dropout: 1.0, ..config() }).contains("below 1"));
         assert!(message(LoraConfig { lora_dropout: f64::NAN, ..config() }).contains("NaN"));

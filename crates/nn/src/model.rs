@@ -188,8 +188,13 @@ impl Model {
         let device = self.decoder.shape.device;
         let Some(targets) = Targets::new(batch, device)? else { return Ok(BatchLoss::none(batch)) };
         let pass = Pass::new(self.decoder.shape, batch, self.dropout.pass(update, batch, device)?)?;
-        let losses =
-            self.decoder.forward_backward(&pass, batch, (&targets, label_count as f64), &mut self.parameters, observe)?;
+        let losses = self.decoder.forward_backward(
+            &pass,
+            batch,
+            (&targets, label_count as f64),
+            &mut self.parameters,
+            observe,
+        )?;
         BatchLoss::new(&losses, batch)
     }
 }

@@ -41,13 +41,20 @@ pub(crate) struct Nf4Weight {
 enum Scales {
     Plain(Tensor),
     /// `map[code] * absmax + offset`
-    Nested { codes: Tensor, map: Tensor, absmax: Tensor, offset: f64, block: i64 },
+    Nested {
+        codes: Tensor,
+        map: Tensor,
+        absmax: Tensor,
+        offset: f64,
+        block: i64,
+    },
 }
 
 impl Nf4Weight {
     /// Moves a two-dimensional weight to the device.
     pub(crate) fn new(tensor: &QuantizedTensor, shape: [i64; 2], pairs: &PairTable, device: Device) -> Result<Self> {
-        let bytes = |bytes: &[u8]| Tensor::f_from_data_size(bytes, &[bytes.len() as i64], Kind::Uint8)?.f_to_device(device);
+        let bytes =
+            |bytes: &[u8]| Tensor::f_from_data_size(bytes, &[bytes.len() as i64], Kind::Uint8)?.f_to_device(device);
         let floats = |values: &[f32]| Tensor::f_from_slice(values)?.f_to_device(device);
         let scales = match tensor.absmax() {
             Absmax::Plain(absmax) => Scales::Plain(floats(absmax)?),
@@ -108,11 +115,11 @@ mod tests {
     use pipe_nf4::SourceType;
 
     use super::*;
+    use crate::testing::random;
 
     fn check(shape: [usize; 2], double_quant: bool) {
-        tch::manual_seed(7);
         let count = shape[0] * shape[1];
-        let values = Vec::<f32>::try_from(Tensor::randn([count as i64], (Kind::Float, Device::Cpu)) * 0.02).unwrap();
+        let values = Vec::<f32>::try_from((random(&[count as i64], 1) * 0.02).to_kind(Kind::Float)).unwrap();
         let tensor = QuantizedTensor::quantize(&values, &shape, SourceType::Bfloat16, double_quant).unwrap();
         let table = PairTable::new(Device::Cpu).unwrap();
         let weight = Nf4Weight::new(&tensor, shape.map(|side| side as i64), &table, Device::Cpu).unwrap();

@@ -44,17 +44,13 @@ impl RmsNorm {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
-    use tch::Device;
-
     use super::*;
-    use crate::finite_difference::assert_gradient;
+    use crate::testing::{assert_gradient, random};
 
     #[test]
     fn gradient_agrees_with_finite_differences() {
-        tch::manual_seed(1);
-        let double = (Kind::Double, Device::Cpu);
-        let norm = RmsNorm { weight: Tensor::randn([6], double), epsilon: 1e-2 };
-        let (x, dy) = (Tensor::randn([3, 6], double), Tensor::randn([3, 6], double));
+        let norm = RmsNorm { weight: random(&[6], 1), epsilon: 1e-2 };
+        let (x, dy) = (random(&[3, 6], 2), random(&[3, 6], 3));
         let gradient = norm.backward(&dy, &x).unwrap();
         assert_gradient(&x, &gradient, |x| (norm.forward(x).unwrap() * &dy).sum(None::<Kind>).double_value(&[]));
     }

@@ -16,12 +16,24 @@ pub(crate) struct Rope {
 
 impl Rope {
     /// The rotations for `positions`, a host or device tensor of integers.
-    pub(crate) fn new(positions: &Tensor, head_dim: usize, theta: f64, precision: Precision, device: Device) -> Result<Self> {
+    pub(crate) fn new(
+        positions: &Tensor,
+        head_dim: usize,
+        theta: f64,
+        precision: Precision,
+        device: Device,
+    ) -> Result<Self> {
         let master = precision.master();
         // On the CPU for every device, so that all devices turn by the same angles.
-        let exponents = Tensor::f_arange_start_step(0, head_dim as i64, 2, (master, Device::Cpu))?.f_div_scalar(head_dim as f64)?;
+        let exponents =
+            Tensor::f_arange_start_step(0, head_dim as i64, 2, (master, Device::Cpu))?.f_div_scalar(head_dim as f64)?;
         let frequencies = Tensor::f_pow_scalar(theta, &exponents)?.f_reciprocal()?;
-        let angles = positions.f_to_device(Device::Cpu)?.f_to_kind(master)?.f_unsqueeze(1)?.f_mul(&frequencies)?.f_unsqueeze(1)?;
+        let angles = positions
+            .f_to_device(Device::Cpu)?
+            .f_to_kind(master)?
+            .f_unsqueeze(1)?
+            .f_mul(&frequencies)?
+            .f_unsqueeze(1)?;
         Ok(Self { cos: angles.f_cos()?.f_to_device(device)?, sin: angles.f_sin()?.f_to_device(device)? })
     }
 
@@ -56,24 +68,24 @@ mod tests {
     use tch::Kind;
 
     use super::*;
-    use crate::finite_difference::assert_gradient;
+    use crate::testing::{assert_gradient, random};
 
     #[test]
     fn gradient_agrees_with_finite_differences() {
-        tch::manual_seed(2);
-        let double = (Kind::Double, Device::Cpu);
         let rope = Rope::new(&Tensor::from_slice(&[0_i64, 1, 5]), 8, 100.0, Precision::Fp64, Device::Cpu).unwrap();
-        let (x, dy) = (Tensor::randn([3, 2, 8], double), Tensor::randn([3, 2, 8], double));
+        let (x, dy) = (random(&[3, 2, 8], 1), random(&[3, 2, 8], 2));
         let gradient = rope.backward(&dy).unwrap();
         assert_gradient(&x, &gradient, |x| (rope.forward(x).unwrap() * &dy).sum(None::<Kind>).double_value(&[]));
     }
 
     #[test]
     fn scores_depend_on_distance_alone() {
-        tch::manual_seed(3);
-        let vectors = Tensor::randn([1, 1, 8], (Kind::Double, Device::Cpu));
+        let vectors = random(&[1, 1, 8], 3);
         let turn = |position: i64| {
-            Rope::new(&Tensor::from_slice(&[position]), 8, 100.0, Precision::Fp64, Device::Cpu).unwrap().forward(&vectors).unwrap()
+            Rope::new(&Tensor::from_slice(&[position]), 8, 100.0, Precision::Fp64, Device::Cpu)
+                .unwrap()
+                .forward(&vectors)
+                .unwrap()
         };
         let score = |left: i64, right: i64| (turn(left) * turn(right)).sum(None::<Kind>).double_value(&[]);
         assert!((score(3, 1) - score(12, 10)).abs() < 1e-12);

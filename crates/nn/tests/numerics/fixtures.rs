@@ -1,10 +1,28 @@
 //! Loading references, and models to compare with them.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use pipe_hf::Checkpoint;
+use pipe_kernels::CudaStatus;
 use pipe_nn::{LoraConfig, Model, ModelOptions, PackedBatch, Precision, Sample};
 use tch::{Device, Kind, Tensor};
+
+/// Where the tests run: the CPU, or with `PIPE_TEST_CUDA` in the environment the first CUDA device.
+pub(crate) fn device() -> Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    *DEVICE.get_or_init(|| {
+        if std::env::var_os("PIPE_TEST_CUDA").is_none() {
+            return Device::Cpu;
+        }
+        pipe_kernels::set_deterministic(true).unwrap();
+        let status = pipe_kernels::load_cuda().unwrap();
+        assert!(matches!(status, CudaStatus::Ready { .. }), "{status:?}");
+        Device::Cuda(0)
+    })
+}
 
 pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -71,7 +89,7 @@ pub(crate) fn lora(modules_to_save: &[&str]) -> LoraConfig {
 }
 
 pub(crate) fn options(precision: Precision, lora: LoraConfig) -> ModelOptions {
-    ModelOptions { lora, precision, device: Device::Cpu, gradient_checkpointing: false, seed: 1 }
+    ModelOptions { lora, precision, device: device(), gradient_checkpointing: false, seed: 1 }
 }
 
 pub(crate) fn load(folder_name: &str, options: &ModelOptions) -> Model {
@@ -90,13 +108,17 @@ pub(crate) fn set_parameters(model: &mut Model, value: impl Fn(&str) -> Option<T
 
 pub(crate) fn largest_difference(left: &Tensor, right: &Tensor) -> f64 {
     assert_eq!(left.size(), right.size());
-    (left.to_kind(Kind::Double) - right.to_kind(Kind::Double)).abs().max().double_value(&[])
+    (on_host(left) - on_host(right)).abs().max().double_value(&[])
 }
 
 /// `|left - right| / |right|`, in L2.
 pub(crate) fn relative_difference(left: &Tensor, right: &Tensor) -> f64 {
     assert_eq!(left.size(), right.size());
     let norm = |tensor: &Tensor| tensor.square().sum(None::<Kind>).sqrt().double_value(&[]);
-    let (left, right) = (left.to_kind(Kind::Double), right.to_kind(Kind::Double));
+    let (left, right) = (on_host(left), on_host(right));
     norm(&(left - &right)) / norm(&right).max(1e-30)
+}
+
+fn on_host(tensor: &Tensor) -> Tensor {
+    tensor.to_device(Device::Cpu).to_kind(Kind::Double)
 }

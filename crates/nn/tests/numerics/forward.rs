@@ -39,7 +39,8 @@ fn loss() {
         let reference = json(&format!("forward_{model}.json"));
         let batch = pack(&[file.sample()], 0);
         for (precision, key, tolerance) in [(Precision::Fp32, "loss_f32", 2e-6), (Precision::Bf16, "loss_bf16", 2e-3)] {
-            let loss = load(&format!("model_{model}"), &options(precision, LoraConfig::default())).loss(&batch).unwrap();
+            let loss =
+                load(&format!("model_{model}"), &options(precision, LoraConfig::default())).loss(&batch).unwrap();
             assert_eq!(Some(loss.labels), reference[key]["count"].as_u64());
             let expected = reference[key]["sum"].as_f64().unwrap();
             let difference = (loss.sum_nll - expected).abs() / expected;

@@ -8,7 +8,13 @@ const EMBEDDING: &str = "base_model.model.model.embed_tokens.weight";
 const HEAD: &str = "base_model.model.lm_head.weight";
 
 /// The gradients of a reference's step, and the largest relative differences from it: loss, then gradients.
-fn step(folder: &str, reference: &Reference, precision: Precision, saved: &[&str], checkpointing: bool) -> (Model, f64, f64) {
+fn step(
+    folder: &str,
+    reference: &Reference,
+    precision: Precision,
+    saved: &[&str],
+    checkpointing: bool,
+) -> (Model, f64, f64) {
     let mut options = options(precision, lora(saved));
     options.gradient_checkpointing = checkpointing;
     let mut model = load(folder, &options);
@@ -74,7 +80,8 @@ fn either_name_trains_a_tied_matrix() {
     for name in BOTH {
         let (one, _, largest) = step("model_tied", &file, Precision::Fp32, &[name], true);
         assert!(largest <= 1e-5, "{name}: {largest}");
-        let names = |model: &Model| model.parameters().iter().map(|parameter| parameter.name.clone()).collect::<Vec<_>>();
+        let names =
+            |model: &Model| model.parameters().iter().map(|parameter| parameter.name.clone()).collect::<Vec<_>>();
         assert_eq!(names(&one), names(&both));
         assert_eq!(names(&one)[0], EMBEDDING);
     }

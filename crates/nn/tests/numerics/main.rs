@@ -7,3 +7,6 @@ mod gradients;
 mod invariance;
 mod nonfinite;
 mod shapes;
+#[expect(dead_code, reason = "shared with the unit tests, which use all of it")]
+#[path = "../../src/testing.rs"]
+mod testing;

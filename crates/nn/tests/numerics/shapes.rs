@@ -7,26 +7,30 @@ use pipe_nn::{LoraConfig, Model, PackedBatch, Precision, TARGET_MODULES};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
-use crate::fixtures::{Row, options, pack};
+use crate::{
+    fixtures::{Row, options, pack},
+    testing::random,
+};
 
 /// Writes a model of random weights, norms near 1.
 fn write_model(dir: &Path, config: &Value) {
     std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
     let config = ModelConfig::open(dir).unwrap();
-    tch::manual_seed(21);
     let tensors: Vec<(TensorSpec, Vec<u8>)> = config
         .parameters()
         .into_iter()
-        .map(|parameter| {
+        .zip(1..)
+        .map(|(parameter, seed)| {
             let shape: Vec<i64> = parameter.shape.iter().map(|side| *side as i64).collect();
-            let values = Tensor::randn(shape.as_slice(), (Kind::Float, tch::Device::Cpu)) * 0.3;
+            let values = (random(&shape, seed) * 0.3).to_kind(Kind::Float);
             let values = if parameter.name.ends_with("norm.weight") { values + 1.0 } else { values };
             let values = Vec::<f32>::try_from(values.flatten(0, -1)).unwrap();
             let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
             (TensorSpec::new(parameter.name, Dtype::F32, parameter.shape), bytes)
         })
         .collect();
-    let tensors: Vec<(TensorSpec, &[u8])> = tensors.iter().map(|(spec, bytes)| (spec.clone(), bytes.as_slice())).collect();
+    let tensors: Vec<(TensorSpec, &[u8])> =
+        tensors.iter().map(|(spec, bytes)| (spec.clone(), bytes.as_slice())).collect();
     write_safetensors(&dir.join("model.safetensors"), &tensors).unwrap();
     assert!(Checkpoint::open(dir).unwrap().check(&config).is_ok());
 }
@@ -68,17 +72,16 @@ fn gradients_agree(config: &Value) {
         modules_to_save: vec!["embed_tokens".to_owned(), "lm_head".to_owned()],
     };
     let mut model = Model::load(dir.path(), &options(Precision::Fp64, lora)).unwrap();
-    tch::manual_seed(22);
-    for parameter in model.parameters_mut() {
+    for (parameter, seed) in model.parameters_mut().iter_mut().zip(100..) {
         if parameter.name.contains("lora") {
-            parameter.value.copy_(&(parameter.value.randn_like() * 0.3));
+            parameter.value.copy_(&(random(&parameter.value.size(), seed) * 0.3));
         }
     }
     let batch = pack(&rows(), 0);
     mean_loss(&mut model, &batch);
     let written: Vec<Tensor> = model.parameters().iter().map(|parameter| parameter.grad.copy()).collect();
     for (index, gradient) in written.iter().enumerate() {
-        let direction = gradient.randn_like();
+        let direction = random(&gradient.size(), index as u64).to_device(gradient.device());
         let expected = (gradient * &direction).sum(None::<Kind>).double_value(&[]);
         let mut at = |offset: f64| {
             let value = model.parameters()[index].value.copy();
@@ -89,7 +92,10 @@ fn gradients_agree(config: &Value) {
         };
         let measured = (at(1e-6) - at(-1e-6)) / 2e-6;
         let name = &model.parameters()[index].name;
-        assert!((measured - expected).abs() < 1e-7 * (1.0 + expected.abs()), "{name}: measured {measured}, written {expected}");
+        assert!(
+            (measured - expected).abs() < 1e-7 * (1.0 + expected.abs()),
+            "{name}: measured {measured}, written {expected}"
+        );
         assert!(gradient.abs().max().double_value(&[]) > 0.0, "{name} has a gradient");
     }
 }
@@ -124,7 +130,11 @@ fn the_padding_row_has_no_gradient() {
         let dir = tempfile::tempdir().unwrap();
         write_model(
             dir.path(),
-            &config("qwen3", "Qwen3ForCausalLM", json!({ "head_dim": 4, "pad_token_id": padding, "tie_word_embeddings": tied })),
+            &config(
+                "qwen3",
+                "Qwen3ForCausalLM",
+                json!({ "head_dim": 4, "pad_token_id": padding, "tie_word_embeddings": tied }),
+            ),
         );
         let mut model = Model::load(dir.path(), &options(Precision::Fp64, saved(&["embed_tokens"]))).unwrap();
         mean_loss(&mut model, &pack(&rows(), 0));

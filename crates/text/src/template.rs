@@ -140,8 +140,28 @@ fn environment(template: String) -> Result<Environment<'static>, minijinja::Erro
              take strftime_now out of the model's chat template, or give it a date as text",
         ))
     });
-    environment.add_template_owned(NAME, template)?;
+    environment.add_template_owned(NAME, without_generation_tags(&template))?;
     Ok(environment)
+}
+
+/// Transformers marks the assistant's part with `{% generation %}` and `{% endgeneration %}`, which print nothing:
+/// blocks that are always taken, with the same trimming around them.
+fn without_generation_tags(template: &str) -> String {
+    let mut out = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some((text, tag)) = rest.split_once("{%") {
+        let (inner, _) = tag.split_once("%}").unwrap_or((tag, ""));
+        out.push_str(text);
+        out.push_str("{%");
+        match inner.trim_matches(|c: char| c == '-' || c == '+' || c.is_whitespace()) {
+            "generation" => out.push_str(&inner.replace("generation", "if true")),
+            "endgeneration" => out.push_str(&inner.replace("endgeneration", "endif")),
+            _ => out.push_str(inner),
+        }
+        rest = &tag[inner.len()..];
+    }
+    out.push_str(rest);
+    out
 }
 
 /// The methods of Python's types.

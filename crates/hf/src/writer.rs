@@ -5,7 +5,7 @@
 //! not depend on the order of the calls.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -81,12 +81,16 @@ impl SafetensorsWriter {
     pub fn create_with_late(
         path: &Path,
         mut tensors: Vec<TensorSpec>,
-        late: Vec<(String, usize)>,
+        mut late: Vec<(String, usize)>,
     ) -> Result<Self, Error> {
         tensors.sort_by(|one, other| other.dtype.cmp(&one.dtype).then_with(|| one.name.cmp(&other.name)));
-        let late: BTreeMap<String, usize> = late.into_iter().collect();
+        late.sort();
         let mut all = tensors.clone();
         all.extend(late.iter().map(|(name, most)| TensorSpec::new(name, Dtype::U8, [*most])));
+        let mut names = BTreeSet::new();
+        if let Some(twice) = all.iter().find(|tensor| !names.insert(&tensor.name)) {
+            return Err(layout(path, &twice.name, "is declared twice"));
+        }
         let header_bytes = header(path, &all)?.len();
 
         let mut places = BTreeMap::new();
@@ -95,14 +99,20 @@ impl SafetensorsWriter {
             let length = tensor.length_bytes(path)?;
             let place =
                 Place { start: (8 + header_bytes + end) as u64, length: length as u64, written: AtomicU64::new(0) };
-            if places.insert(tensor.name.clone(), place).is_some() || late.contains_key(&tensor.name) {
-                return Err(layout(path, &tensor.name, "is declared twice"));
-            }
+            places.insert(tensor.name.clone(), place);
             end = end.checked_add(length).ok_or_else(|| layout(path, &tensor.name, "the file would be too large"))?;
         }
         let file = File::create(path).map_err(Error::write(path))?;
         file.set_len((8 + header_bytes + end) as u64).map_err(Error::write(path))?;
-        Ok(Self { path: path.to_owned(), file, declared: tensors, places, header_bytes, late_start: end, late })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            declared: tensors,
+            places,
+            header_bytes,
+            late_start: end,
+            late: late.into_iter().collect(),
+        })
     }
 
     /// Writes a whole tensor, little-endian.

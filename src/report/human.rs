@@ -18,7 +18,7 @@ use super::{Event, Outcome, Sink, StageFailure, Summary, format, live::Live, met
 /// Without a terminal, this long passes between two progress lines of a stage.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// As many measurements of a step fit beside the progress.
+/// As many measurements fit beside the progress.
 const METRICS_SHOWN: usize = 3;
 
 /// Writes a run as text.
@@ -40,7 +40,8 @@ enum Output {
 struct Running {
     kind: String,
     meter: Option<Meter>,
-    metrics: Option<String>,
+    /// The newest of each name.
+    metrics: IndexMap<String, f64>,
     shown: Instant,
 }
 
@@ -100,7 +101,7 @@ impl Human {
         self.flush();
         let reasons = self.paint(&reasons.join("; "), Style::new().dimmed());
         self.stage_line(">", Style::new().cyan(), stage, &format!("{kind}: {reasons}"));
-        let running = Running { kind: kind.to_owned(), meter: None, metrics: None, shown: Instant::now() };
+        let running = Running { kind: kind.to_owned(), meter: None, metrics: IndexMap::new(), shown: Instant::now() };
         self.running.insert(stage.to_owned(), running);
         let label = format!("{stage:width$}", width = self.width);
         if let Output::Live(live) = &mut self.output {
@@ -120,9 +121,7 @@ impl Human {
 
     fn metric(&mut self, stage: &str, values: &IndexMap<String, f64>) {
         let Some(running) = self.running.get_mut(stage) else { return };
-        let shown = values.iter().take(METRICS_SHOWN);
-        let text: Vec<String> = shown.map(|(name, value)| format!("{name} {}", format::measurement(*value))).collect();
-        running.metrics = Some(text.join(" · "));
+        running.metrics.extend(values.clone());
         self.refresh(stage, Instant::now());
     }
 
@@ -150,8 +149,8 @@ impl Human {
         if let Some(meter) = running.as_ref().and_then(|running| running.meter.as_ref()) {
             text.push_str(&format!(" · {}", format::amount(meter.done, &meter.unit)));
         }
-        if let Some(metrics) = running.and_then(|running| running.metrics) {
-            text.push_str(&format!(" · {metrics}"));
+        for metric in running.iter().flat_map(Running::metrics) {
+            text.push_str(&format!(" · {metric}"));
         }
         self.stage_line("✓", Style::new().green(), stage, &text);
     }
@@ -212,6 +211,13 @@ impl Human {
 }
 
 impl Running {
+    /// The losses first: they are what one watches.
+    fn metrics(&self) -> impl Iterator<Item = String> {
+        let (losses, others): (Vec<_>, Vec<_>) = self.metrics.iter().partition(|(name, _)| name.ends_with("loss"));
+        let shown = losses.into_iter().chain(others).take(METRICS_SHOWN);
+        shown.map(|(name, value)| format!("{name} {}", format::measurement(*value)))
+    }
+
     fn text(&self) -> String {
         let mut parts = vec![];
         if let Some(meter) = &self.meter {
@@ -227,7 +233,7 @@ impl Running {
             parts.extend(meter.rate().map(|rate| format::rate(rate, &meter.unit)));
             parts.extend(meter.remaining().map(|left| format!("{} left", format::duration(left))));
         }
-        parts.extend(self.metrics.clone());
+        parts.extend(self.metrics());
         if parts.is_empty() { self.kind.clone() } else { parts.join(" · ") }
     }
 }
@@ -404,8 +410,12 @@ mod tests {
         let start = Instant::now();
         let mut meter = Meter::new("steps", 0, Some(400), start);
         meter.advance("steps", 100, Some(400), start + Duration::from_secs(25));
-        let metrics = Some("loss 1.235".to_owned());
+        let metrics = [("loss", 1.2345), ("grad_norm", 0.5), ("learning_rate", 1e-4), ("eval_loss", 1.5)];
+        let metrics = metrics.map(|(name, value)| (name.to_owned(), value)).into();
         let running = Running { kind: "train".to_owned(), meter: Some(meter), metrics, shown: start };
-        assert_eq!(running.text(), "100/400 steps · 4.00/s · 1m 15s left · loss 1.235");
+        assert_eq!(
+            running.text(),
+            "100/400 steps · 4.00/s · 1m 15s left · loss 1.234 · eval_loss 1.500 · grad_norm 0.5000"
+        );
     }
 }

@@ -103,7 +103,8 @@ impl Active {
     /// Keeps what the record or the judgement will need.
     pub(super) fn heard(&mut self, said: &Said) {
         match said {
-            Said::Metric { values, .. } => self.metrics.clone_from(values),
+            // A step of training and an evaluation in between report different names.
+            Said::Metric { values, .. } => self.metrics.extend(values.clone()),
             Said::Figure { name, value } => drop(self.figures.insert(name.clone(), value.clone())),
             Said::Result(status) => self.last_word = Some(status.clone()),
             Said::Progress { .. } | Said::Log { .. } => {}

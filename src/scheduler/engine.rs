@@ -44,6 +44,9 @@ const TAIL_LINES: usize = 20;
 /// More lines that are no events are only counted.
 const NOISE_SHOWN: usize = 10;
 
+/// Of a line that is no event, this much is shown, in characters.
+const NOISE_LENGTH: usize = 400;
+
 /// A run.
 pub(super) struct Engine<'run> {
     pipeline: &'run Pipeline,
@@ -286,7 +289,10 @@ impl<'run> Engine<'run> {
             Said::Noise(line) => {
                 active.noise += 1;
                 let message = match active.noise.cmp(&NOISE_SHOWN) {
-                    Ordering::Less => format!("its worker wrote a line that is no event: {line}"),
+                    Ordering::Less => {
+                        let line: String = line.chars().take(NOISE_LENGTH).collect();
+                        format!("its worker wrote a line that is no event: {line}")
+                    }
                     Ordering::Equal => "its worker goes on writing lines that are no events".to_owned(),
                     Ordering::Greater => return,
                 };

@@ -4,12 +4,13 @@ use pipe_testkit::{Project, Ran};
 
 use crate::project;
 
-const THREE: &str = "
-name: three
+const FOUR: &str = "
+name: four
 stages:
   before: { kind: write, with: { text: fine } }
   middle: { kind: write, with: { text: middle } }
   after: { kind: concat, inputs: { parts: [before, middle] } }
+  aside: { kind: write, with: { text: aside } }
 ";
 
 fn run_with(project: &Project, behaviour: &str) -> Ran {
@@ -30,7 +31,7 @@ fn failure(ran: &Ran) -> (String, String, String) {
 
 #[test]
 fn every_way_to_fail_has_its_code_and_its_reason() {
-    let project = project(THREE);
+    let project = project(FOUR);
     let expected = [
         ("fail", 1, "the fake stage was told to fail\nbecause of the test", "tell it to work"),
         ("lack_something", 3, "there is no accelerator", ""),
@@ -53,39 +54,39 @@ fn every_way_to_fail_has_its_code_and_its_reason() {
 
 #[test]
 fn a_panic_of_a_worker_shows_its_message() {
-    let project = project(THREE);
+    let project = project(FOUR);
     assert!(failure(&run_with(&project, "panic")).2.contains("a bug in the fake stage"));
 }
 
 #[test]
 fn a_failure_stops_the_run_and_the_next_one_goes_on_from_there() {
-    let project = project(THREE);
+    let project = project(FOUR);
     let failed = run_with(&project, "fail");
     assert_eq!(failed.started(), ["before", "middle"]);
     let end = failed.events.last().unwrap();
     assert_eq!(
         (end["outcome"].as_str(), end["ran"].as_u64(), end["unfinished"].as_u64()),
-        (Some("stage_failed"), Some(1), Some(2))
+        (Some("stage_failed"), Some(1), Some(3))
     );
     let next = project.run(&[]).unwrap();
     assert_eq!(
         (next.code(), next.hits(), next.started()),
-        (0, vec!["before".to_owned()], vec!["middle".to_owned(), "after".to_owned()])
+        (0, vec!["before".to_owned()], vec!["middle".to_owned(), "after".to_owned(), "aside".to_owned()])
     );
 }
 
 #[test]
 fn a_failed_rerun_leaves_the_last_good_artifact_alone() {
-    let project = project(THREE);
+    let project = project(FOUR);
     project.run(&[]).unwrap();
     let change = ["--set", "stages.middle.with.text=other", "--set", "stages.middle.with.behaviour=fail"];
     assert_eq!(project.run(&change).unwrap().code(), 1);
-    assert_eq!(project.run(&[]).unwrap().hits().len(), 3);
+    assert_eq!(project.run(&[]).unwrap().hits().len(), 4);
 }
 
 #[test]
 fn a_worker_that_writes_other_lines_is_warned_of_and_works() {
-    let project = project(THREE);
+    let project = project(FOUR);
     let ran = run_with(&project, "babble");
     assert_eq!(ran.code(), 0);
     let warnings: Vec<_> = ran.events_of("stage_log").map(|event| event["message"].to_string()).collect();
@@ -95,7 +96,7 @@ fn a_worker_that_writes_other_lines_is_warned_of_and_works() {
 
 #[test]
 fn figures_are_kept_and_told() {
-    let project = project(THREE);
+    let project = project(FOUR);
     let ran = project.run(&[]).unwrap();
     let figure = ran.events_of("stage_figure").next().unwrap();
     assert_eq!((figure["name"].as_str(), figure["value"].as_u64()), (Some("length"), Some(4)));
@@ -129,7 +130,7 @@ stages:
 
 #[test]
 fn people_are_told_what_failed_and_how_to_go_on() {
-    let project = project(THREE);
+    let project = project(FOUR);
     let ran = project.run(&["--text", "--set", "stages.middle.with.behaviour=fail"]).unwrap();
     for part in [
         "✓ before",

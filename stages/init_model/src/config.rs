@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pipe_hf::{Dtype, Error};
+use pipe_hf::{Dtype, Error, ModelConfig};
 use pipe_stage::{Problems, Validate};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -107,6 +107,16 @@ pub struct ShapeFields {
     pub pad_token_id: Option<u32>,
 }
 
+impl Config {
+    /// The model that is made where there is no `tokenizer` input.
+    ///
+    /// # Errors
+    /// The first field that is missing or wrong.
+    pub fn model(&self) -> Result<ModelConfig, Error> {
+        shape::model_config(&shape::resolve(self, None), self.dtype)
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self { preset: None, config: ShapeFields::default(), seed: 42, dtype: WeightType::Bfloat16 }
@@ -135,7 +145,11 @@ impl Validate for Config {
         let fields = ShapeFields { vocab_size, ..fields };
         match shape::model_config(&fields, self.dtype) {
             Ok(_) => {}
-            Err(Error::Field { field, problem, .. }) => problems.at(&format!("config.{field}"), problem),
+            Err(Error::Field { field, problem, .. }) => {
+                // `rope_theta` is found in `rope_parameters`; here it has no such parent.
+                let name = field.rsplit('.').next().unwrap_or(&field);
+                problems.at(&format!("config.{name}"), problem);
+            }
             Err(other) => problems.at("config", other.to_string()),
         }
     }

@@ -34,9 +34,9 @@ impl Tally {
         self.bad.values().map(|(count, _)| count).sum()
     }
 
-    /// The counts for a sentence: `; 3 broken_json (data.jsonl:2, data.jsonl:5, ...)`.
+    /// The counts for a sentence: `; broken_json: 7 (data.jsonl:2, data.jsonl:5, ...)`.
     pub(crate) fn describe(&self) -> String {
-        let parts = self.bad.iter().map(|(reason, bad)| format!("; {} {}", reason.name(), places(bad)));
+        let parts = self.bad.iter().map(|(reason, bad)| format!("; {}: {}", reason.name(), places(bad)));
         parts.collect()
     }
 

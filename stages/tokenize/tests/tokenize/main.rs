@@ -1,0 +1,158 @@
+//! The stage as the engine runs it: a job in, a folder of samples and events out.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed test may panic")]
+
+mod bad_rows;
+mod order;
+mod shapes;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use pipe_samples::Samples;
+use pipe_stage::{Artifact, Context, Digest, Event, Failure, Job, Kind, PROTOCOL, Problems, Resources, Stage, Validate};
+use pipe_text::Tokenizer;
+use serde_json::{Value, json};
+use stage_tokenize::{Config, Tokenize};
+
+/// What a run left.
+struct Outcome {
+    result: Result<(), Failure>,
+    events: Vec<Event>,
+    folder: tempfile::TempDir,
+}
+
+impl Outcome {
+    fn output(&self) -> PathBuf {
+        self.folder.path().join("output/out")
+    }
+
+    fn samples(&self) -> Samples {
+        if let Err(failure) = &self.result {
+            panic!("{failure:?}");
+        }
+        Samples::load(&self.output()).unwrap()
+    }
+
+    fn ids(&self) -> Vec<Vec<u32>> {
+        self.samples().iter().map(|sample| sample.input_ids.to_vec()).collect()
+    }
+
+    fn error(&self) -> String {
+        self.result.as_ref().unwrap_err().chain().join(": ")
+    }
+
+    fn figure(&self, wanted: &str) -> Option<&Value> {
+        self.events.iter().find_map(|event| match event {
+            Event::Figure { name, value } if name == wanted => Some(value),
+            _ => None,
+        })
+    }
+
+    fn logs(&self) -> Vec<&str> {
+        let message = |event| match event {
+            &Event::Log { ref message, .. } => Some(message.as_str()),
+            _ => None,
+        };
+        self.events.iter().filter_map(message).collect()
+    }
+}
+
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Runs the stage on inputs `data`, each a list of files with their bytes.
+fn run_inputs(model: &Path, inputs: &[&[(&str, &[u8])]], config: Value, cancelled: bool) -> Outcome {
+    let folder = tempfile::tempdir().unwrap();
+    let artifact = |path: PathBuf| Artifact { path, digest: Digest::of(b"") };
+    let mut data = Vec::new();
+    for (index, files) in inputs.iter().enumerate() {
+        let input = folder.path().join(format!("data{index}"));
+        for (name, bytes) in *files {
+            let path = input.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+        data.push(artifact(input));
+    }
+    fs::create_dir_all(folder.path().join("output/out")).unwrap();
+    let config: Config = serde_json::from_value(config).unwrap();
+    let job = Job {
+        protocol: PROTOCOL,
+        kind: Tokenize::KIND.to_owned(),
+        stage: "tokens".to_owned(),
+        config: serde_json::to_value(&config).unwrap(),
+        inputs: BTreeMap::from([("data".to_owned(), data), ("model".to_owned(), vec![artifact(model.to_owned())])]),
+        user_files: BTreeMap::new(),
+        output: folder.path().join("output"),
+        resume: folder.path().join("resume"),
+        resources: Resources::default(),
+    };
+    let sink = Sink::default();
+    let stop = Arc::new(AtomicBool::new(false));
+    stop.store(cancelled, Ordering::Relaxed);
+    let result = Tokenize::run(&config, &Context::new(job, Box::new(sink.clone()), stop));
+    let lines = sink.0.lock().unwrap().clone();
+    let events = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let events = events.map(|line| serde_json::from_slice(line).unwrap()).collect();
+    Outcome { result, events, folder }
+}
+
+/// Runs the stage on one file with the quickstart's tokenizer.
+fn run(rows: &str, config: Value) -> Outcome {
+    run_inputs(&model(), &[&[("rows.jsonl", rows.as_bytes())]], config, false)
+}
+
+fn model() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/quickstart/tokenizer")
+}
+
+fn encode(text: &str) -> Vec<u32> {
+    Tokenizer::load(&model()).unwrap().encode(text).unwrap()
+}
+
+#[test]
+fn the_configuration_is_checked() {
+    let problems = |config: Value| {
+        let mut problems = Problems::default();
+        serde_json::from_value::<Config>(config).unwrap().validate(&BTreeSet::new(), &mut problems);
+        problems.into_inner().into_iter().map(|(path, message, _)| format!("{path} {message}")).collect::<Vec<_>>()
+    };
+    assert_eq!(problems(json!({})), [""; 0]);
+    let wrong = json!({ "max_length": 0, "padding": true, "batch_size": 0, "num_proc": 0 });
+    let expected = [
+        "max_length must be at least 1",
+        "padding samples are never padded",
+        "batch_size must be at least 1",
+        "num_proc must be at least 1",
+    ];
+    assert_eq!(problems(wrong), expected);
+    assert!(serde_json::from_value::<Config>(json!({ "max_len": 1 })).is_err());
+}
+
+#[test]
+fn only_batches_and_threads_are_execution_only() {
+    let schema = serde_json::to_value(schemars::schema_for!(Config)).unwrap();
+    let fields = schema["properties"].as_object().unwrap();
+    let execution_only = |(_, field): &(&String, &Value)| field[pipe_stage::EXECUTION_ONLY] == true;
+    let names: Vec<_> = fields.iter().filter(execution_only).map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["batch_size", "num_proc"]);
+    assert!(fields.values().all(|field| field.get("description").is_some()));
+}

@@ -23,13 +23,16 @@ pub struct Declaration {
     schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
 }
 
+/// [`Validate::validate`] of a configuration whose type is erased.
+type Validator = dyn Fn(&BTreeSet<String>, &mut Problems);
+
 /// A configuration that has met its type: defaults are filled in, every field is there.
 pub struct ParsedConfig {
     /// The resolved configuration, fields in the order of the declaration.
     pub value: serde_json::Value,
     /// [`Kind::user_files`]
     pub user_files: Vec<UserFile>,
-    validate: Box<dyn Fn(&BTreeSet<String>, &mut Problems)>,
+    validate: Box<Validator>,
 }
 
 impl ParsedConfig {

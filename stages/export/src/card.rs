@@ -129,11 +129,11 @@ impl Card<'_> {
         row(f, "updates", &training.updates)?;
         row(f, "samples", &training.samples)?;
         row(f, "tokens", &training.tokens)?;
-        // `lora` stands above; a field left out says nothing.
-        for (name, value) in training.config.iter().filter(|(name, value)| *name != "lora" && !value.is_null()) {
+        for (name, value) in &training.config {
             match value {
+                // `lora` stands above, prompts are no setting, and a field left out says nothing.
+                Value::Object(_) | Value::Array(_) | Value::Null => {}
                 Value::String(text) => row(f, name, text)?,
-                Value::Array(items) => row(f, name, &items.len())?,
                 other => row(f, name, other)?,
             }
         }

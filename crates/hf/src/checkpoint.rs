@@ -7,13 +7,13 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use safetensors::tensor::Metadata;
 use serde_json::Value;
 
 use crate::{
     Dtype, Error, ModelConfig, Parameter, Role,
     dtype::{element_bytes, widen},
     fields::read_object,
+    header::read_header,
 };
 
 /// The weights of an unsharded model.
@@ -21,8 +21,6 @@ pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// The index of a sharded model.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
-/// Longest header that the format allows, bytes.
-const HEADER_LIMIT_BYTES: u64 = 100_000_000;
 /// How much is read at once where a tensor is only passed through, bytes.
 const CHUNK_BYTES: u64 = 4 << 20;
 
@@ -272,37 +270,6 @@ impl Checkpoint {
 
 fn is_float(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16)
-}
-
-/// The header, checked against the size of the file: afterwards every offset is in bounds.
-fn read_header(path: &Path, file: &File) -> Result<(u64, Metadata), Error> {
-    let wrong = |problem: String| Error::Header { path: path.to_owned(), problem };
-    let stat = file.metadata().map_err(Error::read(path))?;
-    if !stat.is_file() {
-        return Err(wrong("it is not a regular file".to_owned()));
-    }
-    let file_bytes = stat.len();
-    let mut prefix = [0; 8];
-    if file_bytes < 8 {
-        return Err(wrong(format!("it has only {file_bytes} bytes")));
-    }
-    file.read_exact_at(&mut prefix, 0).map_err(Error::read(path))?;
-    let header_bytes = u64::from_le_bytes(prefix);
-    if header_bytes > HEADER_LIMIT_BYTES || header_bytes > file_bytes - 8 {
-        return Err(wrong(format!("its header claims {header_bytes} bytes of {file_bytes}")));
-    }
-    // At most HEADER_LIMIT_BYTES, so the conversion cannot lose anything.
-    let mut header = vec![0; header_bytes as usize];
-    file.read_exact_at(&mut header, 8).map_err(Error::read(path))?;
-    let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| wrong(error.to_string()))?;
-    let data_start = 8 + header_bytes;
-    let found = file_bytes - data_start;
-    let expected = metadata.data_len() as u64;
-    if found != expected {
-        let cut = if found < expected { "; it is cut short: fetch it again" } else { "" };
-        return Err(wrong(format!("its tensors need {expected} bytes, it has {found}{cut}")));
-    }
-    Ok((data_start, metadata))
 }
 
 /// Tensor to shard, from the index. Shards are plain names beside the index.

@@ -11,6 +11,7 @@ mod dtype;
 mod error;
 mod fields;
 mod files;
+mod header;
 mod parameters;
 mod quantization;
 mod writer;

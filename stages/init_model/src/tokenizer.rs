@@ -64,7 +64,7 @@ impl Tokens {
         let mut ids = file.model.vocab;
         ids.extend(file.added_tokens.into_iter().map(|token| (token.content, token.id)));
         let size = ids.values().max().and_then(|id| id.checked_add(1));
-        let size = size.ok_or_else(|| TokenizerError::Empty { path })?;
+        let size = size.ok_or(TokenizerError::Empty { path })?;
 
         let path = folder.join("tokenizer_config.json");
         let settings: SettingsFile = if path.exists() { read(&path)? } else { SettingsFile::default() };

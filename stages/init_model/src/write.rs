@@ -46,7 +46,7 @@ pub(crate) fn run(config: &Config, context: &Context) -> Result<(), Failure> {
     let writer = SafetensorsWriter::create(&output.join(WEIGHTS_FILE), specs)?;
     let work = Work { config, context, model: &model, writer: &writer, done: AtomicU64::new(0), total };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(context.cpus().unwrap_or(0)).build();
-    let pool = pool.map_err(|error| Failure::environment(error))?;
+    let pool = pool.map_err(Failure::environment)?;
     pool.install(|| pieces.par_iter().try_for_each(|piece| work.run(piece)))?;
     writer.finish()?;
 

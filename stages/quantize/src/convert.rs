@@ -286,5 +286,5 @@ fn bytes(values: &[f32]) -> Vec<u8> {
 /// Runs `work` on `threads` threads, or on as many as there are cores.
 fn with_threads<T: Send>(threads: Option<usize>, work: impl FnOnce() -> T + Send) -> Result<T, Failure> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build();
-    pool.map(|pool| pool.install(work)).map_err(|error| Failure::environment(error))
+    pool.map(|pool| pool.install(work)).map_err(Failure::environment)
 }

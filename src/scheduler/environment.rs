@@ -14,6 +14,7 @@ const PASSED: &[&str] = &[
     "LD_LIBRARY_PATH",
     "CUDA_HOME",
     "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
     // how much is logged
     "RUST_BACKTRACE",
     "RUST_LOG",

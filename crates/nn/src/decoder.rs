@@ -93,6 +93,7 @@ pub(crate) enum Place {
 pub(crate) type Observer<'a> = dyn FnMut(Place, &Tensor) -> Result<()> + 'a;
 
 /// What one layer leaves for the backward pass.
+#[expect(clippy::large_enum_variant, reason = "as many as there are layers, all of one variant")]
 enum Kept {
     Everything(Activations),
     /// The layer's input.
@@ -131,7 +132,11 @@ impl Decoder {
             let (output_TD, activations) = layer.forward(&h_TD, pass, parameters)?;
             observe(Place::Layer(number), &output_TD)?;
             if self.lowest.is_some() {
-                kept.push(if self.checkpointing { Kept::Input(h_TD) } else { Kept::Everything(activations) });
+                kept.push(if self.checkpointing {
+                    Kept::Input(h_TD)
+                } else {
+                    Kept::Everything(activations.forget_masks())
+                });
             }
             h_TD = output_TD;
         }
@@ -146,7 +151,7 @@ impl Decoder {
                 Kept::Input(h_TD) => layer.forward(&h_TD, pass, parameters)?.1,
             };
             let depth = if number == 0 { lowest } else { Depth::Input };
-            match layer.backward(dh_TD, &activations, depth, pass, parameters)? {
+            match layer.backward(dh_TD, activations, depth, pass, parameters)? {
                 Some(gradient) => dh_TD = gradient,
                 None => return Ok(losses_N),
             }

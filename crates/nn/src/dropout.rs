@@ -14,6 +14,9 @@ use crate::{
 /// Channels that one counter serves.
 const LANES: usize = 4;
 
+/// Counters that are evaluated at once on a device: 64 MiB a tensor, of which a handful live together.
+const GROUP_COUNTERS: usize = 1 << 23;
+
 /// The dropout of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Dropout {
@@ -71,13 +74,30 @@ pub(crate) struct Mask {
 }
 
 impl PassDropout {
-    /// The masks of several modules, given as number and width of input. On a device one evaluation serves them all.
+    /// The masks of several modules, given as number and width of input. On a device one evaluation serves as many as
+    /// fit the budget: it takes over a hundred launches, however large it is.
     pub(crate) fn masks(&self, modules: &[(u32, usize)]) -> Result<Vec<Mask>> {
         if self.places_T1.device() == Device::Cpu {
-            modules.iter().map(|(module, width)| self.mask_on_cpu(*module, *width)).collect()
-        } else {
-            self.masks_by_tensors(modules)
+            return modules.iter().map(|(module, width)| self.mask_on_cpu(*module, *width)).collect();
         }
+        let mut masks = Vec::with_capacity(modules.len());
+        let mut rest = modules;
+        while !rest.is_empty() {
+            let (group, others) = rest.split_at(self.group_length(rest));
+            masks.extend(self.masks_by_tensors(group)?);
+            rest = others;
+        }
+        Ok(masks)
+    }
+
+    /// How many of the first modules fit the budget together, at least one.
+    fn group_length(&self, modules: &[(u32, usize)]) -> usize {
+        let mut counters = 0;
+        let fitting = modules.iter().take_while(|(_, width)| {
+            counters += width.div_ceil(LANES) * self.places.len();
+            counters <= GROUP_COUNTERS
+        });
+        fitting.count().max(1)
     }
 
     fn mask_on_cpu(&self, module: u32, width: usize) -> Result<Mask> {
@@ -179,6 +199,15 @@ mod tests {
             assert_eq!(on_cpu.keep.size(), [53, *width as i64]);
             assert!(on_cpu.keep.equal(&mask.keep), "module {module}");
         }
+    }
+
+    #[test]
+    fn large_evaluations_are_split() {
+        let pass = pass(DROPOUT, 0, &[(0, 64)]);
+        let half = GROUP_COUNTERS / 64 * LANES / 2;
+        assert_eq!(pass.group_length(&[(0, half), (1, half), (2, 8)]), 2);
+        assert_eq!(pass.group_length(&[(0, 4 * half), (1, 8)]), 1);
+        assert_eq!(pass.group_length(&[(0, 8)]), 1);
     }
 
     #[test]

@@ -27,6 +27,8 @@ impl Weight {
 /// A linear layer.
 #[derive(Debug)]
 pub(crate) struct Linear {
+    /// Of the input.
+    pub(crate) width: usize,
     pub(crate) weight: Weight,
     /// `[O]`, frozen.
     pub(crate) bias: Option<Tensor>,

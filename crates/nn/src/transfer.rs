@@ -14,7 +14,7 @@ pub(crate) fn to_bytes<E>(
     let slices = slices(tensor).map_err(&torch)?;
     let mut offset = 0;
     for slice in slices {
-        let values = slice.f_to_device(Device::Cpu).and_then(|slice| Vec::<f32>::try_from(slice)).map_err(&torch)?;
+        let values = slice.f_to_device(Device::Cpu).and_then(Vec::<f32>::try_from).map_err(&torch)?;
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         sink(offset, &bytes)?;
         offset += bytes.len() as u64;

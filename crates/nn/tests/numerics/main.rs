@@ -1,5 +1,5 @@
 //! The model against stored references, finite differences, and itself.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and says how near it came")]
 
 mod fixtures;
 mod forward;

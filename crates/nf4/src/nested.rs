@@ -61,8 +61,8 @@ fn quantize_block(scales: &[f32], offset: f32, codes: &mut [u8]) -> f32 {
     absmax
 }
 
-/// The entry of the map that is nearest to `value`. On an exact midpoint the path of the search decides, as in the
-/// original: it stays at the pivot. NaN (from a block without spread) compares as false everywhere and gives 0.
+/// The entry of the map that is nearest to `value`. On an exact midpoint the search stays at its last pivot, the
+/// even entry. NaN (from a block without spread) compares as false everywhere and gives 0.
 ///
 /// # Source
 /// bitsandbytes, `dQuantize<0>`: a binary search of seven steps from entry 127, then a comparison with the midpoint to

@@ -73,6 +73,20 @@ fn late_tensors_take_the_size_they_have() {
     }
 }
 
+/// However the late tensors are listed, the room for the header is that of the order in the file.
+#[test]
+fn late_tensors_may_be_listed_in_any_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.safetensors");
+    let mut late: Vec<_> = (0..20).map(|i| (format!("z{i:02}"), 1)).collect();
+    late.push(("a".to_owned(), 100_000));
+    let writer = SafetensorsWriter::create_with_late(&path, vec![], late.clone()).unwrap();
+    writer.finish_with_late(&late.iter().map(|(name, most)| (name.clone(), vec![7; *most])).collect()).unwrap();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    assert_eq!(checkpoint.names().count(), 21);
+    assert_eq!(checkpoint.read("z19").unwrap(), [7]);
+}
+
 #[test]
 fn mistakes_of_the_caller_are_errors() {
     let dir = tempfile::tempdir().unwrap();

@@ -80,6 +80,19 @@ proptest! {
     }
 }
 
+/// Between two entries, the search of the CUDA kernel ends at the even one (checked on a restatement of it in numpy).
+#[test]
+fn exact_midpoints_take_the_even_entry() {
+    let midpoints = DYNAMIC_MAP.windows(2).map(|pair| (pair[0] + pair[1]) * 0.5);
+    // The last scale makes the largest magnitude 1, so that nothing is rounded on the way.
+    let scales: Vec<f32> = midpoints.chain([1.0]).collect();
+    let nested = NestedAbsmax::quantize_with_offset(&scales, 0.0);
+    assert_eq!(nested.absmax, [1.0]);
+    for (i, code) in nested.codes[..255].iter().enumerate() {
+        assert_eq!(usize::from(*code), i + i % 2, "between {i} and {}", i + 1);
+    }
+}
+
 #[test]
 fn a_scale_tells_of_values_that_are_not_finite() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {

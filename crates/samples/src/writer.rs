@@ -127,9 +127,8 @@ impl Writer {
             return Ok(());
         }
         self.row_group_tokens += self.input_ids.len();
-        let batch = self
-            .take_batch()
-            .map_err(|source| Error::Arrow { action: "write", path: self.path.clone(), source })?;
+        let batch =
+            self.take_batch().map_err(|source| Error::Arrow { action: "write", path: self.path.clone(), source })?;
         let mut written = self.parquet.write(&batch);
         if self.row_group_tokens >= ROW_GROUP_TOKENS {
             self.row_group_tokens = 0;

@@ -118,8 +118,10 @@ fn an_unfinished_file_is_an_error() {
 #[test]
 fn rows_that_contradict_themselves_are_found() {
     let folder = tempfile::tempdir().unwrap();
-    let ids: ArrayRef =
-        Arc::new(ListArray::from_iter_primitive::<UInt32Type, _, _>([Some([Some(1), Some(2)]), Some([Some(3), Some(4)])]));
+    let ids: ArrayRef = Arc::new(ListArray::from_iter_primitive::<UInt32Type, _, _>([
+        Some([Some(1), Some(2)]),
+        Some([Some(3), Some(4)]),
+    ]));
     let offsets = OffsetBuffer::new(vec![0, 2, 3].into());
     let field = Arc::new(Field::new("element", DataType::Int32, false));
     let labels: ArrayRef = Arc::new(ListArray::new(field, offsets, Arc::new(Int32Array::from(vec![1, 2, 3])), None));

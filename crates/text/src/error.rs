@@ -71,7 +71,9 @@ pub enum Error {
         source: minijinja::Error,
     },
     /// The assistant's part cannot be told from the rest.
-    #[error("cannot find the text of message {message} in what the chat template writes, so its tokens cannot be told from the rest")]
+    #[error(
+        "cannot find the text of message {message} in what the chat template writes, so its tokens cannot be told from the rest"
+    )]
     Span {
         /// The message, counted from 1.
         message: usize,

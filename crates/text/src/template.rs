@@ -53,8 +53,7 @@ impl ChatTemplate {
         };
         let environment =
             environment(source).map_err(|source| Error::Template { folder: folder.to_owned(), source })?;
-        let tokens =
-            TOKEN_VARIABLES.iter().filter_map(|name| Some((*name, config.token(name)?.to_owned()))).collect();
+        let tokens = TOKEN_VARIABLES.iter().filter_map(|name| Some((*name, config.token(name)?.to_owned()))).collect();
         Ok(Some(Self { environment, tokens, generation_prompt: OnceLock::new() }))
     }
 

@@ -1,5 +1,5 @@
 //! The stage as the engine runs it: samples in, fewer samples and figures out.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed test may panic")]
+#![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 
 use std::{
     collections::BTreeSet,
@@ -9,7 +9,9 @@ use std::{
 };
 
 use pipe_samples::{Sample, Samples, Writer};
-use pipe_stage::{Artifact, Context, Digest, Event, Failure, Job, Kind, PROTOCOL, Problems, Resources, Stage, Validate};
+use pipe_stage::{
+    Artifact, Context, Digest, Event, Failure, Job, Kind, PROTOCOL, Problems, Resources, Stage, Validate,
+};
 use serde_json::{Value, json};
 use stage_filter::{Config, Filter};
 

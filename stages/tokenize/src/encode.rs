@@ -105,7 +105,9 @@ impl<'a> Encoder<'a> {
         }
         let spans = template.assistant_spans(&conversation, &text, tokenizer)?;
         if spans.is_empty() {
-            return Err(Reason::NoAssistant.because("no message is the assistant's, and loss_on counts no other").into());
+            return Err(Reason::NoAssistant
+                .because("no message is the assistant's, and loss_on counts no other")
+                .into());
         }
         masked(tokenizer, &text, &spans)
     }
@@ -115,7 +117,7 @@ impl<'a> Encoder<'a> {
         let text = format!("{prompt}{completion}");
         let tokens = match self.loss_on {
             LossOn::All => Tokens { ids: tokenizer.encode(&text)?, trained: Trained::All },
-            LossOn::Assistant => masked(tokenizer, &text, &[prompt.len()..text.len()])?,
+            LossOn::Assistant => masked(tokenizer, &text, std::slice::from_ref(&(prompt.len()..text.len())))?,
         };
         Ok(self.ended(tokens))
     }

@@ -120,11 +120,7 @@ pub(crate) fn read_batches(
 }
 
 /// The next line and the bytes read for it; `None` at the end. A byte order mark before the first line is no part of it.
-fn read_line(
-    reader: &mut impl BufRead,
-    first: bool,
-    limit_bytes: usize,
-) -> io::Result<Option<(u64, Option<Vec<u8>>)>> {
+fn read_line(reader: &mut impl BufRead, first: bool, limit_bytes: usize) -> io::Result<Option<(u64, Option<Vec<u8>>)>> {
     let mut bytes = Vec::new();
     // One byte for the line end, one more to see that the line is too long.
     let read = reader.by_ref().take(limit_bytes as u64 + 2).read_until(b'\n', &mut bytes)?;
@@ -145,6 +141,7 @@ fn read_line(
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed test may panic")]
 mod tests {
     use super::*;
 
@@ -161,10 +158,10 @@ mod tests {
     fn lines_end_where_they_should() {
         assert_eq!(lines(b"", 9), []);
         assert_eq!(lines(b"ab\n\ncd", 9), [(3, Some(b"ab".to_vec())), (1, Some(vec![])), (2, Some(b"cd".to_vec()))]);
-        assert_eq!(lines(b"\xef\xbb\xbfab\n\xef\xbb\xbfc", 9), [
-            (6, Some(b"ab".to_vec())),
-            (4, Some(b"\xef\xbb\xbfc".to_vec()))
-        ]);
+        assert_eq!(
+            lines(b"\xef\xbb\xbfab\n\xef\xbb\xbfc", 9),
+            [(6, Some(b"ab".to_vec())), (4, Some(b"\xef\xbb\xbfc".to_vec()))]
+        );
     }
 
     #[test]

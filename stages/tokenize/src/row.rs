@@ -4,8 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::lines::LINE_LIMIT_BYTES;
 
-const SHAPES: &str =
-    "`messages`, `instruction` and `output`, `prompt` and `completion`, `text`, or `input_ids`";
+const SHAPES: &str = "`messages`, `instruction` and `output`, `prompt` and `completion`, `text`, or `input_ids`";
 const ROLES: [&str; 4] = ["system", "user", "assistant", "tool"];
 
 /// A usable row.
@@ -251,6 +250,7 @@ fn has_lone_surrogate(text: &str) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed test may panic")]
 mod tests {
     use serde_json::json;
 
@@ -266,7 +266,8 @@ mod tests {
 
     #[test]
     fn every_shape_is_known() {
-        let chat = r#"{"id": 7, "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#;
+        let chat =
+            r#"{"id": 7, "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#;
         let Row::Messages { messages, tools: None } = row(chat) else { panic!() };
         assert_eq!(messages[1], json!({ "role": "assistant", "content": "b" }));
         assert_eq!(row(r#"{"text": "a", "messages": null}"#), Row::Text("a".to_owned()));

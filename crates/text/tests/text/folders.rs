@@ -58,7 +58,8 @@ fn broken_files_are_named() {
     assert!(template(&[("tokenizer_config.json", "{")]).contains("tokenizer_config.json is not valid JSON: EOF"));
     assert!(template(&[("tokenizer_config.json", r#"{"chat_template": []}"#)]).contains("chat_template must be"));
 
-    let tokenizer = |text: &str| chain(Tokenizer::load(folder(&[("tokenizer.json", text)]).path()).map(|_| ()).unwrap_err());
+    let tokenizer =
+        |text: &str| chain(Tokenizer::load(folder(&[("tokenizer.json", text)]).path()).map(|_| ()).unwrap_err());
     assert!(tokenizer("{}").contains("tokenizer.json: the config has no `model`"), "{}", tokenizer("{}"));
     assert!(tokenizer("[]").contains("cannot use"));
     let empty = tempfile::tempdir().unwrap();

@@ -3,7 +3,7 @@
 use pipe_stage::FailureClass;
 use serde_json::json;
 
-use crate::{encode, run, run_inputs, model};
+use crate::{encode, model, run, run_inputs};
 
 /// Good and bad rows in turn: a byte order mark, CRLF, blank lines, half a surrogate pair, bytes that are no UTF-8.
 const MIXED: &[u8] = b"\xef\xbb\xbf{\"text\": \"one\"}\r\n\

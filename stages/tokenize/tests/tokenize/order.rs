@@ -38,7 +38,10 @@ fn files_are_sorted_in_each_input() {
     let (one, two, three, four) = (line("one"), line("two"), line("three"), line("four"));
     let outcome = run_inputs(
         &model(),
-        &[&[("b.jsonl", &two), ("a.jsonl", &one), ("README.md", b"no data")], &[("sub/x.jsonl", &four), ("a.jsonl", &three)]],
+        &[
+            &[("b.jsonl", &two), ("a.jsonl", &one), ("README.md", b"no data")],
+            &[("sub/x.jsonl", &four), ("a.jsonl", &three)],
+        ],
         json!({}),
         false,
     );

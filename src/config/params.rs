@@ -171,7 +171,11 @@ impl<'a> Params<'a> {
         let node = *self.given.get(name)?;
         if let Some(start) = self.pending.iter().position(|pending| *pending == name) {
             let circle = [&self.pending[start..], &[name]].concat().join(" -> ");
-            report.give_up_on(node.span, format!("params refer to each other in a circle: {circle}"), Some("give one of them a value".to_owned()));
+            report.give_up_on(
+                node.span,
+                format!("params refer to each other in a circle: {circle}"),
+                Some("give one of them a value".to_owned()),
+            );
             return None;
         }
         if self.pending.len() >= MAX_DEPTH {

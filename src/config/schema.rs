@@ -10,7 +10,7 @@ use super::{StageName, stage::ResourceFields};
 
 /// The JSON Schema of pipeline files with the kinds of `registry`. The same registry always gives the same bytes.
 ///
-/// Every value may also be `${...}`, which takes the type of a parameter.
+/// Every field of `with` and `resources` may also be `${...}`, which takes the type of a parameter.
 pub fn schema(registry: &[Declaration]) -> Value {
     let mut definitions = Map::new();
     definitions.insert("reference".to_owned(), reference());
@@ -22,6 +22,7 @@ pub fn schema(registry: &[Declaration]) -> Value {
         definitions.insert(format!("{}.with", declaration.kind), with);
         definitions.insert(declaration.kind.to_owned(), stage(declaration));
     }
+    let kinds: Vec<_> = registry.iter().map(|declaration| declaration.kind).collect();
     let name_pattern = format!("^[A-Za-z0-9_][A-Za-z0-9_-]{{0,{}}}$", StageName::MAX_LENGTH - 1);
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -37,7 +38,7 @@ pub fn schema(registry: &[Declaration]) -> Value {
             "params": {
                 "description": "Values with names: `${name}` stands for one anywhere under `stages`, and `--set name=VALUE` overrides it.",
                 "type": "object",
-                "propertyNames": { "pattern": "^[\\p{L}_][\\p{L}\\p{N}_-]*$" },
+                "propertyNames": { "pattern": "^[^\\s\\d.{}$-][^\\s.{}$]*$" },
             },
             "stages": {
                 "description": "The stages by name.",
@@ -47,7 +48,8 @@ pub fn schema(registry: &[Declaration]) -> Value {
                 "additionalProperties": {
                     "type": "object",
                     "required": ["kind"],
-                    "oneOf": registry.iter().map(|declaration| pointer(declaration.kind)).collect::<Vec<_>>(),
+                    "properties": { "kind": { "enum": kinds } },
+                    "allOf": registry.iter().map(if_kind).collect::<Vec<_>>(),
                 },
             },
         },
@@ -124,7 +126,7 @@ fn subschema(
     };
     for schema in once(&mut root).chain(inner.values_mut()) {
         allow_interpolation(schema);
-        prefix_references(schema, owner);
+        finish(schema, owner);
     }
     definitions.extend(inner.into_iter().map(|(name, schema)| (prefixed(owner, &name), schema)));
     root
@@ -134,21 +136,26 @@ fn prefixed(owner: &str, name: &str) -> String {
     if owner.is_empty() { name.to_owned() } else { format!("{owner}.{name}") }
 }
 
-fn prefix_references(schema: &mut Value, owner: &str) {
+/// Puts references under `owner.`, and joins the lines of descriptions: they are broken where the Rust source is.
+fn finish(schema: &mut Value, owner: &str) {
     match schema {
         Value::Object(object) => {
             for (key, value) in object {
-                match value {
-                    Value::String(target) if key == "$ref" => {
+                match (key.as_str(), value) {
+                    ("$ref", Value::String(target)) => {
                         if let Some(name) = target.strip_prefix(DEFINITIONS).filter(|name| *name != "interpolation") {
                             *target = format!("{DEFINITIONS}{}", prefixed(owner, name));
                         }
                     }
-                    _ => prefix_references(value, owner),
+                    ("description", Value::String(text)) => {
+                        let paragraphs: Vec<_> = text.split("\n\n").map(|part| part.replace('\n', " ")).collect();
+                        *text = paragraphs.join("\n\n");
+                    }
+                    (_, value) => finish(value, owner),
                 }
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| prefix_references(item, owner)),
+        Value::Array(items) => items.iter_mut().for_each(|item| finish(item, owner)),
         _ => {}
     }
 }
@@ -210,6 +217,12 @@ fn reference() -> Value {
         "type": "string",
         "minLength": 1,
     })
+}
+
+/// Only the schema of the stage's own kind speaks: of `oneOf`, a validator would recite what every kind misses.
+fn if_kind(declaration: &Declaration) -> Value {
+    let of_kind = json!({ "required": ["kind"], "properties": { "kind": { "const": declaration.kind } } });
+    json!({ "if": of_kind, "then": pointer(declaration.kind) })
 }
 
 fn stage(declaration: &Declaration) -> Value {

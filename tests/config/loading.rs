@@ -86,7 +86,10 @@ fn what_is_no_file_of_a_pipeline() {
     assert!(matches!(load(folder.path()), Err(ConfigError::Directory { .. })));
 
     fs::write(path("empty.yaml"), "").unwrap();
-    assert_eq!(lines(&load(&path("empty.yaml")).err().unwrap()), ["1:1: the document is empty | write it, or name another"]);
+    assert_eq!(
+        lines(&load(&path("empty.yaml")).err().unwrap()),
+        ["1:1: the document is empty | write it, or name another"]
+    );
 
     fs::write(path("large.yaml"), "# nothing\n".repeat(1 << 20)).unwrap();
     let error = load(&path("large.yaml")).err().unwrap();
@@ -105,7 +108,9 @@ fn what_is_no_file_of_a_pipeline() {
 
 #[test]
 fn hostile_texts_are_refused_and_not_run_into() {
-    for text in ["[".repeat(100_000), "- ".repeat(100_000), "? ".repeat(100_000), "{a: ".repeat(100_000), "&a ".repeat(100_000)] {
+    for text in
+        ["[".repeat(100_000), "- ".repeat(100_000), "? ".repeat(100_000), "{a: ".repeat(100_000), "&a ".repeat(100_000)]
+    {
         let error = parse(&text).err().unwrap();
         assert!(matches!(error, ConfigError::Invalid { .. }), "{}", &text[..10]);
     }

@@ -81,7 +81,8 @@ fn an_override_is_yaml_and_may_use_params() {
 #[test]
 fn the_same_values_written_otherwise_give_the_same_pipeline() {
     let plain = parse(PIPELINE).unwrap();
-    let written = PIPELINE.replace("\"${rate}\"", "0.0001").replace("\"hf://${model.owner}/${model.name}\"", "'hf://Qwen/base'");
+    let written =
+        PIPELINE.replace("\"${rate}\"", "0.0001").replace("\"hf://${model.owner}/${model.name}\"", "'hf://Qwen/base'");
     let written = parse(&written).unwrap();
     for (name, stage) in &plain.stages {
         assert_eq!(stage.config, written.stages[name].config, "{name}");

@@ -36,7 +36,10 @@ fn colour_is_only_for_those_who_take_it() {
 fn machines_get_objects() {
     let error = parse("stages:\n  kept: { kind: fitler }\n").err().unwrap();
     let problem = &error.to_json()[0];
-    assert_eq!((&problem["file"], &problem["line"], &problem["column"]), (&json!("pipeline.yaml"), &json!(2), &json!(17)));
+    assert_eq!(
+        (&problem["file"], &problem["line"], &problem["column"]),
+        (&json!("pipeline.yaml"), &json!(2), &json!(17))
+    );
     assert_eq!(problem["message"], "unknown kind `fitler`");
     assert!(problem["help"].as_str().unwrap().starts_with("did you mean `filter`?"));
 }

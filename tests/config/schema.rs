@@ -55,7 +55,9 @@ fn every_reference_of_the_schema_leads_somewhere() {
 fn execution_only_fields_are_these() {
     let listed: Vec<_> = KINDS
         .iter()
-        .flat_map(|declaration| execution_only_fields(declaration).into_iter().map(|field| format!("{}.{field}", declaration.kind)))
+        .flat_map(|declaration| {
+            execution_only_fields(declaration).into_iter().map(|field| format!("{}.{field}", declaration.kind))
+        })
         .collect();
     insta::assert_snapshot!(listed.join("\n"));
 }

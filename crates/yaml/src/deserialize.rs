@@ -110,8 +110,7 @@ impl<'a> Reader<'a> {
             if matches!(fault.place, Place::Unknown) {
                 // Checks that look at a value as a whole say nothing true about one that has stand-ins.
                 let misled = fault.cause == Cause::Custom && self.session.has_holes(self.node);
-                fault.place =
-                    if misled { Place::Hole } else { Place::Node(ptr::from_ref(self.node), self.node.span) };
+                fault.place = if misled { Place::Hole } else { Place::Node(ptr::from_ref(self.node), self.node.span) };
             }
             fault
         })
@@ -487,11 +486,7 @@ impl<'de> VariantAccess<'de> for VariantContent<'_> {
         self.content()?.deserialize_tuple(length, visitor)
     }
 
-    fn struct_variant<V: Visitor<'de>>(
-        self,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
+    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
         self.content()?.deserialize_struct("", fields, visitor)
     }
 }

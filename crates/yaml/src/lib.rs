@@ -16,6 +16,7 @@ mod node;
 mod parse;
 mod scalar;
 mod suggest;
+mod syntax;
 
 pub use parse::{MAX_BYTES, MAX_DEPTH, MAX_NODES, Parsed, parse, parse_with_recovery};
 pub use suggest::{nearest, unknown_name_help};

@@ -2,9 +2,12 @@
 
 use std::collections::{HashMap, hash_map::Entry};
 
-use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
+use saphyr_parser::{Event, Parser, ScalarStyle};
 
-use crate::{Key, Node, Problem, Span, Value};
+use crate::{
+    Key, Node, Problem, Span, Value,
+    syntax::{explain, line_of, problem},
+};
 
 /// The largest text that is parsed, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -121,7 +124,8 @@ impl<'text> Builder<'text> {
     fn run(&mut self) -> Result<Option<Node>, Problem> {
         let mut root = None;
         for event in Parser::new_from_str(self.text) {
-            let (event, span) = event.map_err(|error| self.scan_problem(&error))?;
+            let (event, span) = event
+                .map_err(|error| explain(self.text, self.base, self.byte(error.marker().index()), error.info()))?;
             let span = self.span(span);
             let finished = match event {
                 Event::DocumentStart(_) if root.is_some() => {
@@ -183,8 +187,9 @@ impl<'text> Builder<'text> {
         };
         // In brackets the end is a character; in a block it is wherever the next thing starts.
         let closed = matches!(self.slice(end).chars().next(), Some(']' | '}'));
-        let start = if closed { open.span.start } else { first.map_or(open.span.start, |first| first.min(open.span.start)) };
-        let end = if closed { end.end } else { last.unwrap_or(open.span.end) };
+        let start =
+            if closed { open.span.start } else { first.map_or(open.span.start, |first| first.min(open.span.start)) };
+        let end = if closed { end.start + 1 } else { last.unwrap_or(open.span.end) };
         let node = Node { span: Span { start, end: end.max(start) }, value };
         self.remember(open.anchor, &node, self.nodes - open.nodes_before, open.depth + 1);
         self.place(node, open.depth + 1)
@@ -227,7 +232,11 @@ impl<'text> Builder<'text> {
     /// Repeats an anchored value.
     fn expand(&mut self, anchor: usize, span: Span) -> Result<Option<Node>, Problem> {
         let Some(anchored) = self.anchors.get(&anchor) else {
-            return Err(problem(span, "an alias stands inside the value that it repeats", "a value cannot hold itself"));
+            return Err(problem(
+                span,
+                "an alias stands inside the value that it repeats",
+                "a value cannot hold itself",
+            ));
         };
         let (nodes, depth) = (anchored.nodes, anchored.depth);
         self.expanded = true;
@@ -269,7 +278,11 @@ impl<'text> Builder<'text> {
         if depth <= MAX_DEPTH {
             return Ok(());
         }
-        Err(problem(span, format!("more than {MAX_DEPTH} lists and mappings lie in each other here"), "nest less deeply"))
+        Err(problem(
+            span,
+            format!("more than {MAX_DEPTH} lists and mappings lie in each other here"),
+            "nest less deeply",
+        ))
     }
 
     fn refuse_tag(&mut self, tagged: bool, span: Span) {
@@ -294,52 +307,7 @@ impl<'text> Builder<'text> {
     fn slice(&self, span: Span) -> &'text str {
         self.text.get(span.start - self.base..span.end - self.base).unwrap_or_default()
     }
-
-    /// What the parser does not understand, in words that help.
-    fn scan_problem(&self, error: &ScanError) -> Problem {
-        let at = self.byte(error.marker().index());
-        if let Some(tab) = indenting_tab(self.text, at).or_else(|| self.text[..at].ends_with('\t').then(|| at - 1)) {
-            let span = Span { start: self.base + tab, end: self.base + tab + 1 };
-            return problem(span, "a tab stands where YAML wants spaces", "replace the tab by spaces");
-        }
-        let rest = self.text[at..].chars().next().filter(|next| !next.is_control());
-        let end = at + rest.map_or(0, char::len_utf8);
-        let span = Span { start: self.base + at, end: self.base + end };
-        let line_start = self.text[..at].rfind('\n').map_or(0, |newline| newline + 1);
-        let line = self.text[line_start..].lines().next().unwrap_or_default();
-        if line.contains("${") && error.info().contains("flow") {
-            return problem(span, "the `{` of `${...}` starts a mapping here", "inside `{ }` and `[ ]`, quote a value that has `${...}` in it");
-        }
-        match EXPLAINED.iter().find(|(fragment, ..)| error.info().contains(fragment)) {
-            Some((_, message, help)) => problem(span, *message, *help),
-            None => {
-                Problem { span: Some(span), message: format!("this is not valid YAML: {}", error.info()), help: None }
-            }
-        }
-    }
 }
-
-/// Parts of the parser's messages, and what they are about.
-const EXPLAINED: &[(&str, &str, &str)] = &[
-    (
-        "mapping values are not allowed",
-        "a `:` stands where no value can follow",
-        "quote a text that has `: ` in it, and check the indentation of this line and the one before",
-    ),
-    ("unknown anchor", "the alias names no anchor", "quote a text that starts with `*`"),
-    ("anchor or alias", "a `*` or `&` without a name", "quote a text that starts with `*` or `&`"),
-    ("unexpected end of stream", "a quoted text is not closed", "add the closing quote"),
-    ("unknown escape", "an unknown escape in double quotes", "write `\\\\` for a backslash, or use single quotes"),
-    ("unexpected character", "a text cannot start with this character", "quote the text"),
-    ("block sequence entries", "a list cannot start here", "start it on a line of its own, or write `[a, b]`"),
-    ("simple key", "a line of a mapping has no `:`", "write `key: value`, and indent what goes on from the line before"),
-    ("indentation in flow", "a `{` or `[` above is not closed", "close it, or indent what is in it"),
-    ("expected key", "the line is indented like nothing above it", "indent it like the lines that it stands beside"),
-    ("flow mapping", "a `,` or `}` is missing", "separate entries by `, ` and close every `{`"),
-    ("flow sequence", "a `,` or `]` is missing", "separate items by `, ` and close every `[`"),
-    ("illegal placement of ':'", "a `:` stands where no value can follow", "close the `[` or `{` before it"),
-    ("recursion limit", "too many brackets lie in each other here", "nest less deeply"),
-];
 
 fn read_key(node: Node) -> Result<Key, Problem> {
     let span = node.span;
@@ -356,29 +324,4 @@ fn read_key(node: Node) -> Result<Key, Problem> {
             Err(problem(span, "a key is a list or a mapping", "quote a text that starts with `{` or `[`"))
         }
     }
-}
-
-fn problem(span: Span, message: impl Into<String>, help: impl Into<String>) -> Problem {
-    Problem { span: Some(span), message: message.into(), help: Some(help.into()) }
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    text[..offset].matches('\n').count() + 1
-}
-
-/// A tab before what a line says: the line of `at`, the one behind it or the one before, as the parser may notice late
-/// or early.
-fn indenting_tab(text: &str, at: usize) -> Option<usize> {
-    let line = line_of(text, at);
-    let mut offset = 0;
-    let mut tabs = [None; 3];
-    for (number, content) in (1..).zip(text.split_inclusive('\n')).take(line + 1) {
-        let indent = content.len() - content.trim_start_matches([' ', '\t']).len();
-        let blank = content[indent..].trim_end().is_empty() || content[indent..].starts_with('#');
-        if let (false, Some(rank)) = (blank, [line, line + 1, line - 1].iter().position(|near| *near == number)) {
-            tabs[rank] = content[..indent].find('\t').map(|tab| offset + tab);
-        }
-        offset += content.len();
-    }
-    tabs.into_iter().flatten().next()
 }

@@ -142,7 +142,9 @@ mod tests {
     #[test]
     fn booleans_are_true_and_false_only() {
         assert_eq!((boolean("true"), boolean("false")), (Ok(true), Ok(false)));
-        for (text, expected) in [("yes", "write true"), ("On", "write true"), ("no", "write false"), ("0", "write false")] {
+        for (text, expected) in
+            [("yes", "write true"), ("On", "write true"), ("no", "write false"), ("0", "write false")]
+        {
             assert_eq!(help(boolean(text)).as_deref(), Some(expected), "{text}");
         }
         assert_eq!(boolean("maybe"), Err(Refused(None)));

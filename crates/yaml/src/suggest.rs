@@ -20,7 +20,9 @@ pub fn unknown_name_help<'names>(name: &str, known: impl IntoIterator<Item = &'n
     let known: Vec<&str> = known.into_iter().collect();
     let expected = one_of(&known);
     match nearest(name, known.iter().copied()) {
-        Some(meant) if (2..=LISTED).contains(&known.len()) => Some(format!("did you mean `{meant}`? expected {expected}")),
+        Some(meant) if (2..=LISTED).contains(&known.len()) => {
+            Some(format!("did you mean `{meant}`? expected {expected}"))
+        }
         Some(meant) => Some(format!("did you mean `{meant}`?")),
         None if known.is_empty() => None,
         None => Some(format!("expected {expected}")),

@@ -7,9 +7,13 @@ use std::{
     path::Path,
 };
 
+use rayon::prelude::*;
 use tempfile::NamedTempFile;
 
 use super::{CacheError, Home, error::Trying};
+
+/// With more files than this, one call that writes the whole file system back is faster than a call for each.
+const MANY: usize = 100;
 
 impl Home {
     /// Replaces `path` by a file with these bytes. After a crash at any moment the old file or the new one is there,
@@ -18,7 +22,7 @@ impl Home {
         let file = self.filled(path, bytes, 0o666)?;
         file.as_file().sync_all().trying("write", path)?;
         publish(file, path)?;
-        sync_folder(parent(path)?)
+        sync(&[parent(path)?])
     }
 
     /// The same for a file that can be made again, and is checked when it is read: a power cut may lose it.
@@ -55,7 +59,7 @@ impl Home {
 }
 
 /// Renames a finished temporary file into place, creating the folder if need be.
-pub(super) fn publish(file: NamedTempFile, path: &Path) -> Result<(), CacheError> {
+fn publish(file: NamedTempFile, path: &Path) -> Result<(), CacheError> {
     #[cfg(test)]
     super::crash::point("before rename");
     let file = match file.persist(path) {
@@ -72,9 +76,17 @@ pub(super) fn publish(file: NamedTempFile, path: &Path) -> Result<(), CacheError
     Ok(())
 }
 
-/// Makes renames in `folder` survive a power cut.
-pub(super) fn sync_folder(folder: &Path) -> Result<(), CacheError> {
-    File::open(folder).and_then(|file| file.sync_all()).trying("write in", folder)
+/// Makes files, or the names in folders, survive a power cut. All of them are in the same file system.
+pub(super) fn sync(paths: &[&Path]) -> Result<(), CacheError> {
+    match paths {
+        [first, ..] if paths.len() > MANY => {
+            let synced = File::open(first).and_then(|file| Ok(rustix::fs::syncfs(file)?));
+            synced.trying("write", first)
+        }
+        few => {
+            few.par_iter().try_for_each(|path| File::open(path).and_then(|file| file.sync_all()).trying("write", path))
+        }
+    }
 }
 
 fn parent(path: &Path) -> Result<&Path, CacheError> {

@@ -1,11 +1,12 @@
 //! The content store: artifacts by digest.
 
+mod ingest;
+
 use std::{
-    collections::BTreeSet,
     fmt,
-    fs::{self, File, OpenOptions, Permissions},
+    fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink},
+    os::unix::fs::{OpenOptionsExt, symlink},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -15,12 +16,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CacheError, Entry, Home, Manifest, OutputError,
-    atomic::{publish, sync_folder},
+    CacheError, Entry, Home, Manifest,
     error::Trying,
     hash::hash_file,
     stamp::{Stamp, Stamps},
-    tree::{Found, Links, WalkError, walk},
 };
 
 /// The artifacts of a home. Takes folders in, and gives them out only after looking at every file.
@@ -51,31 +50,6 @@ impl Store {
     /// The store of `home`.
     pub fn new(home: &Home) -> Self {
         Self { home: home.clone() }
-    }
-
-    /// Moves the files of `folder` into the store and gives their digest. What is there already is replaced by the
-    /// same bytes, which mends objects that were damaged. `folder` is used up, also when this fails.
-    ///
-    /// # Errors
-    /// [`CacheError::Output`] if the folder is no artifact (empty, links, odd names); otherwise if the disk refuses.
-    pub fn ingest(&self, folder: &Path) -> Result<Digest, CacheError> {
-        let found = walk(folder, Links::Refuse).map_err(|error| output_error(folder, error))?;
-        if found.is_empty() {
-            return Err(OutputError::Empty { output: name_of(folder) }.into());
-        }
-        let entries: Vec<Entry> = found.par_iter().map(|file| self.keep(file)).collect::<Result<_, _>>()?;
-        let manifest = Manifest::new(entries);
-        let objects: Vec<PathBuf> = manifest.entries().iter().map(|entry| self.home.object(&entry.digest)).collect();
-        let shards: BTreeSet<&Path> = objects.iter().filter_map(|object| object.parent()).collect();
-        shards.into_iter().try_for_each(sync_folder)?;
-
-        let text = manifest.to_text();
-        let digest = Digest::of(text.as_bytes());
-        let object = self.home.object(&digest);
-        self.home.write_object(&object, text.as_bytes())?;
-        object.parent().map_or(Ok(()), sync_folder)?;
-        self.remember(&digest, &manifest, &objects);
-        Ok(digest)
     }
 
     /// Looks whether an artifact is whole and gives the list of its files. Every file whose inode changed since it was
@@ -143,49 +117,6 @@ impl Store {
 
     fn verified(&self, artifact: &Digest) -> Result<Manifest, CacheError> {
         self.verify(artifact).map_err(|flaw| CacheError::Artifact { digest: *artifact, flaw })
-    }
-
-    /// Moves one file of an output to its place among the objects.
-    fn keep(&self, file: &Found) -> Result<Entry, CacheError> {
-        let metadata = fs::symlink_metadata(&file.path).trying("read", &file.path)?;
-        // A second name of the same file, perhaps the user's own, must neither become read-only nor stay a way to
-        // change the object.
-        let copy = (metadata.nlink() > 1).then(|| self.copy_in(&file.path)).transpose()?;
-        let source = copy.as_ref().map_or(file.path.as_path(), |copy| copy.path());
-        fs::set_permissions(source, Permissions::from_mode(0o444)).trying("protect", source)?;
-        let digest = hash_file(source).trying("read", source)?;
-        File::open(source).and_then(|file| file.sync_all()).trying("write", source)?;
-        let object = self.home.object(&digest);
-        match copy {
-            Some(copy) => publish(copy, &object)?,
-            None => rename(source, &object)?,
-        }
-        let executable = metadata.mode() & 0o100 != 0;
-        Ok(Entry { path: file.name.clone(), digest, size: metadata.len(), executable })
-    }
-
-    /// Notes how the objects of a new artifact look. Once all are in place: equal files share an object.
-    fn remember(&self, artifact: &Digest, manifest: &Manifest, objects: &[PathBuf]) {
-        let look = |object: &PathBuf| fs::symlink_metadata(object).ok().map(|metadata| Stamp::of(&metadata));
-        let looks: Vec<Option<Stamp>> = objects.par_iter().map(look).collect();
-        if let Some(newest) = looks.iter().flatten().max_by_key(|stamp| stamp.changed_ns()) {
-            // Without this the next run would hash a large artifact again, only because it is so new.
-            newest.settle();
-        }
-        let now = SystemTime::now();
-        let mut stamps = Stamps::default();
-        for (entry, stamp) in manifest.entries().iter().zip(looks) {
-            if let Some(stamp) = stamp.filter(|stamp| stamp.is_settled(now)) {
-                stamps.insert(entry.path.clone(), stamp, entry.digest);
-            }
-        }
-        stamps.save(&self.home, &self.home.verified(artifact));
-    }
-
-    fn copy_in(&self, path: &Path) -> Result<tempfile::NamedTempFile, CacheError> {
-        let mut copy = self.home.temporary(0o600)?;
-        File::open(path).and_then(|mut file| io::copy(&mut file, copy.as_file_mut())).trying("copy", path)?;
-        Ok(copy)
     }
 
     fn copy_out(&self, entry: &Entry, path: &Path, mode: u32) -> Result<(), CacheError> {
@@ -261,18 +192,6 @@ fn unreadable(file: Option<&str>, error: &io::Error) -> Flaw {
     }
 }
 
-fn rename(from: &Path, to: &Path) -> Result<(), CacheError> {
-    match fs::rename(from, to) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let folder = to.parent().unwrap_or(to);
-            fs::create_dir_all(folder).trying("create the folder", folder)?;
-            fs::rename(from, to)
-        }
-        renamed => renamed,
-    }
-    .trying("move into the cache", from)
-}
-
 /// The path of an entry below `folder`, its parents created.
 fn make_place(folder: &Path, entry: &Entry) -> Result<PathBuf, CacheError> {
     let path = folder.join(&entry.path);
@@ -289,23 +208,6 @@ fn refuse_taken(folder: &Path) -> Result<(), CacheError> {
         Ok(_) => true,
     };
     if taken { Err(CacheError::DestinationTaken { path: folder.to_owned() }) } else { Ok(()) }
-}
-
-fn output_error(folder: &Path, error: WalkError) -> CacheError {
-    match error {
-        WalkError::Io { path, source } if path == folder && source.kind() == io::ErrorKind::NotFound => {
-            OutputError::Missing { output: name_of(folder) }.into()
-        }
-        WalkError::Io { path, source } => CacheError::Io { action: "read", path, source },
-        // A walk that refuses links meets no loop.
-        WalkError::Link(path) | WalkError::Loop(path) => OutputError::Link { path }.into(),
-        WalkError::Special(path) => OutputError::Special { path }.into(),
-        WalkError::Name(path) => OutputError::Name { path }.into(),
-    }
-}
-
-fn name_of(folder: &Path) -> String {
-    folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned()
 }
 
 #[cfg(test)]

@@ -36,3 +36,103 @@ impl Lookup for CacheLookup {
         self.store.verify(artifact).map(|_| ())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path};
+
+    use super::*;
+    use crate::{
+        cache::{Acquired, Attempt, Environment, FileIdentity, KeyLock, UserFiles},
+        config::{Pipeline, StageSpec},
+        graph::{
+            Graph,
+            tests::{name, pipeline},
+        },
+        plan::{Action, Decision, Files, Plan, decide},
+    };
+
+    /// Runs one stage as the scheduler does; its work is to write `text`.
+    fn run(home: &Home, spec: &StageSpec, files: &BTreeMap<String, FileIdentity>, text: &str) {
+        let lookup = CacheLookup::new(home, "test");
+        let Decision { identity, key, action } = decide(spec, BTreeMap::new(), files, &lookup);
+        assert!(matches!(action, Action::Run { .. }), "{action:?}");
+        let Acquired::Held(lock) = KeyLock::acquire(home, &key).unwrap() else { panic!("the lock is free") };
+        let attempt = Attempt::begin(home, lock, &["out"]).unwrap();
+        fs::write(attempt.output().join("out/file.txt"), text).unwrap();
+        let artifact = lookup.store.ingest(&attempt.output().join("out")).unwrap();
+        let record = ActionRecord {
+            key,
+            stage: spec.name.to_string(),
+            identity,
+            outputs: [("out".to_owned(), artifact)].into(),
+            figures: Default::default(),
+            metrics: Default::default(),
+            environment: Environment::default(),
+            started: jiff::Timestamp::now(),
+            ended: jiff::Timestamp::now(),
+            duration_seconds: 0.0,
+            log: "logs/1/a.log".into(),
+        };
+        lookup.records.put(&record).unwrap();
+        lookup.records.set_last("test", spec.name.as_str(), &key).unwrap();
+        attempt.succeed();
+    }
+
+    fn plan(home: &Home, pipeline: &Pipeline, files: &Files) -> Action {
+        let graph = Graph::new(pipeline).unwrap();
+        let selected = graph.needed_for(pipeline.stages.keys());
+        let mut plan = Plan::new(pipeline, &graph, &selected, files, &CacheLookup::new(home, "test"));
+        plan.stages.remove(0).action
+    }
+
+    fn reasons(action: &Action) -> String {
+        let Action::Run { reasons } = action else { panic!("{action:?}") };
+        reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
+
+    fn objects(folder: &Path) -> Vec<std::path::PathBuf> {
+        let shards = fs::read_dir(folder).unwrap().flat_map(|shard| fs::read_dir(shard.unwrap().path()).unwrap());
+        shards.map(|object| object.unwrap().path()).collect()
+    }
+
+    #[test]
+    fn on_disk_a_run_is_followed_by_hits_until_the_data_or_the_cache_changes() {
+        let temp = tempfile::tempdir().unwrap();
+        let home = Home::open(temp.path().join(".pipe")).unwrap();
+        home.create().unwrap();
+        let mut pipeline = pipeline("a:");
+        pipeline.folder = temp.path().to_owned();
+        let spec = pipeline.stages.get_mut("a").unwrap();
+        spec.user_files = vec![pipe_stage::UserFile { field: "source", path: "chat.jsonl".into() }];
+        let spec = spec.clone();
+        let look = || Files::identify(&pipeline, &[name("a")].into(), &UserFiles::new(&home)).unwrap();
+
+        fs::write(temp.path().join("chat.jsonl"), "one").unwrap();
+        assert_eq!(reasons(&plan(&home, &pipeline, &look())), "never run");
+        run(&home, &spec, look().of(&spec.name), "made of one");
+        assert!(matches!(plan(&home, &pipeline, &look()), Action::Hit { .. }));
+
+        fs::write(temp.path().join("chat.jsonl"), "two").unwrap();
+        assert_eq!(reasons(&plan(&home, &pipeline, &look())), "the file `chat.jsonl` of `source` changed");
+        run(&home, &spec, look().of(&spec.name), "made of two");
+        fs::write(temp.path().join("chat.jsonl"), "one").unwrap();
+        assert!(matches!(plan(&home, &pipeline, &look()), Action::Hit { .. }), "what was made before is still there");
+
+        for object in objects(&home.root().join("objects")) {
+            if fs::read_to_string(&object).unwrap() == "made of one" {
+                fs::set_permissions(&object, fs::Permissions::from_mode(0o644)).unwrap();
+                fs::write(&object, "made of onE").unwrap();
+            }
+        }
+        assert_eq!(
+            reasons(&plan(&home, &pipeline, &look())),
+            "output `out` is damaged (`file.txt`): its bytes have changed"
+        );
+        run(&home, &spec, look().of(&spec.name), "made of one");
+        assert!(matches!(plan(&home, &pipeline, &look()), Action::Hit { .. }), "the rerun mended it");
+        fs::remove_dir_all(home.root().join("objects")).unwrap();
+        assert_eq!(reasons(&plan(&home, &pipeline, &look())), "output `out` is missing");
+    }
+}

@@ -1,9 +1,17 @@
 //! Tests of the store, told as what happens to a folder.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{collections::BTreeMap, fs::FileTimes, os::unix::ffi::OsStrExt};
+use std::{
+    collections::BTreeMap,
+    fs::{FileTimes, Permissions},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, PermissionsExt},
+    },
+};
 
 use super::*;
+use crate::cache::tree::{Links, walk};
 
 struct Fixture {
     temp: tempfile::TempDir,
@@ -145,7 +153,6 @@ fn missing_and_damaged_objects_are_told_apart() {
     assert!(matches!(fixture.store.verify(&file), Err(Flaw::Damaged { file: None, .. })), "a file is no artifact");
 }
 
-/// Objects verified once are not read again: shown by an unreadable object, which only root could read.
 #[test]
 fn an_untouched_artifact_is_not_hashed_twice() {
     let fixture = Fixture::new();
@@ -168,6 +175,9 @@ fn what_is_no_artifact_is_refused_with_its_name() {
     let refused = |folder: &Path| fixture.store.ingest(folder).unwrap_err().to_string();
     let folder = fixture.temp.path().join("out");
     assert!(refused(&folder).starts_with("the output `out` is missing"));
+    symlink(fixture.folder("elsewhere", FILES), &folder).unwrap();
+    assert!(refused(&folder).starts_with("the output `out` is missing"));
+    fs::remove_file(&folder).unwrap();
     fs::create_dir_all(folder.join("only/folders")).unwrap();
     assert!(refused(&folder).starts_with("the output `out` is empty"));
 

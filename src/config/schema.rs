@@ -86,10 +86,9 @@ pub fn canonical(config: &Value, declaration: &Declaration) -> Value {
 }
 
 fn collect_marked(schema: &Value, definitions: &Map<String, Value>, path: &str, fields: &mut Vec<String>) {
-    if let Some(target) = schema.get("$ref").and_then(Value::as_str).and_then(|name| name.strip_prefix(DEFINITIONS)) {
-        if let Some(target) = definitions.get(target) {
-            collect_marked(target, definitions, path, fields);
-        }
+    let target = schema.get("$ref").and_then(Value::as_str).and_then(|name| name.strip_prefix(DEFINITIONS));
+    if let Some(target) = target.and_then(|name| definitions.get(name)) {
+        collect_marked(target, definitions, path, fields);
     }
     for alternative in schema.get("anyOf").and_then(Value::as_array).into_iter().flatten() {
         collect_marked(alternative, definitions, path, fields);

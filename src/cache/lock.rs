@@ -156,9 +156,10 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    for _ in 0..200 {
+                    for _ in 0..2000 {
                         if let Acquired::Held(_lock) = KeyLock::acquire(&home, &key(1)).unwrap() {
                             assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                            std::thread::yield_now();
                             inside.fetch_sub(1, Ordering::SeqCst);
                         }
                     }

@@ -21,7 +21,7 @@ pub struct Manifest {
 /// A file of an artifact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Relative to the artifact, `/` between the parts, valid by [`is_storable`].
+    /// Relative to the artifact, `/` between the parts: UTF-8, no control characters, never out of the folder.
     pub path: String,
     /// Of its bytes.
     pub digest: Digest,

@@ -153,7 +153,9 @@ impl SavedAdapter {
             // The lists of adapter_config.json may hold ends of paths, or repeat a module; the tensors do not.
             let last = |module: &str| module.rsplit('.').next().unwrap_or(module).to_owned();
             match AdapterTensor::parse(key) {
-                Some(AdapterTensor::LoraA { module } | AdapterTensor::LoraB { module }) => targets.insert(last(&module)),
+                Some(AdapterTensor::LoraA { module } | AdapterTensor::LoraB { module }) => {
+                    targets.insert(last(&module))
+                }
                 Some(AdapterTensor::Saved { module }) => saved.insert(last(&module)),
                 None => return Err(AdapterError::Unexpected { folder: folder.to_owned(), key: key.to_owned() }),
             };
@@ -191,7 +193,8 @@ impl SavedAdapter {
             ("use_rslora", adapter.use_rslora.to_string(), stage.use_rslora.to_string()),
             ("target_modules", sorted(&adapter.target_modules), sorted(&stage.target_modules)),
         ];
-        let disagrees = |field, adapter, stage| AdapterError::Disagrees { folder: self.folder.clone(), field, adapter, stage };
+        let disagrees =
+            |field, adapter, stage| AdapterError::Disagrees { folder: self.folder.clone(), field, adapter, stage };
         for (field, adapter, stage) in pairs {
             if adapter != stage {
                 return Err(disagrees(field, adapter, stage));

@@ -78,12 +78,7 @@ impl AdamW {
     ///
     /// # Errors
     /// If the device has no memory for the temporaries.
-    pub fn update(
-        &mut self,
-        parameters: &mut [Parameter],
-        learning_rate: f64,
-        grad_norm: f32,
-    ) -> Result<(), TchError> {
+    pub fn update(&mut self, parameters: &mut [Parameter], learning_rate: f64, grad_norm: f32) -> Result<(), TchError> {
         self.updates += 1;
         let step = StepSizes::new(&self.options, self.updates, learning_rate, grad_norm);
         for (parameter, moments) in parameters.iter_mut().zip(&mut self.moments) {

@@ -17,7 +17,8 @@ pub fn passes<'a>(
         let first = samples.next()?;
         let mut tokens = first.ids.len() as u64;
         let mut pass = vec![first];
-        while let Some(sample) = samples.next_if(|sample| tokens.saturating_add(sample.ids.len() as u64) <= max_tokens) {
+        while let Some(sample) = samples.next_if(|sample| tokens.saturating_add(sample.ids.len() as u64) <= max_tokens)
+        {
             tokens += sample.ids.len() as u64;
             pass.push(sample);
         }
@@ -27,8 +28,7 @@ pub fn passes<'a>(
 
 /// Whether a sample has a label that the loss counts. One that is malformed passes, for [`PackedBatch::new`] to name it.
 fn has_labels(sample: &Sample<'_>) -> bool {
-    sample.ids.len() != sample.labels.len()
-        || sample.labels.iter().skip(1).any(|label| *label != crate::IGNORED_LABEL)
+    sample.ids.len() != sample.labels.len() || sample.labels.iter().skip(1).any(|label| *label != crate::IGNORED_LABEL)
 }
 
 /// The loss of a model on samples.

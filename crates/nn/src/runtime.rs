@@ -53,7 +53,9 @@ impl RuntimeError {
         match self {
             Self::NoDriver { .. } => "leave `resources.gpus` out to run on the CPU",
             Self::ManyDevices { .. } => "write `resources: { gpus: 1 }`",
-            Self::Kernels(_) => "run `make gpu`, which fetches libtorch's CUDA libraries, and see what `pipe doctor` says",
+            Self::Kernels(_) => {
+                "run `make gpu`, which fetches libtorch's CUDA libraries, and see what `pipe doctor` says"
+            }
         }
     }
 }

@@ -88,11 +88,8 @@ fn write_settings(config: &Config, adapter: &Path, output: &Path, context: &Cont
         (None, None) => None,
     };
     object.insert(BASE_FIELD.to_owned(), name.clone().map_or(Value::Null, Value::String));
-    let mut text = serde_json::to_vec_pretty(&object).map_err(|source| Error::Json {
-        path,
-        expected: "a JSON object",
-        source,
-    })?;
+    let mut text =
+        serde_json::to_vec_pretty(&object).map_err(|source| Error::Json { path, expected: "a JSON object", source })?;
     text.push(b'\n');
     write(&output.join(ADAPTER_CONFIG_FILE), &text)?;
     Ok(name)

@@ -109,7 +109,13 @@ impl<'a> Evaluation<'a> {
         losses.max(self.answers.last().map(|record| record.step))
     }
 
-    fn loss(&self, model: &Model, samples: &Samples, step: u64, context: &Context) -> Result<Option<EvalRecord>, Error> {
+    fn loss(
+        &self,
+        model: &Model,
+        samples: &Samples,
+        step: u64,
+        context: &Context,
+    ) -> Result<Option<EvalRecord>, Error> {
         let samples = samples.iter().zip(0..).map(|(sample, row)| Sample {
             ids: sample.input_ids,
             labels: sample.labels,

@@ -64,7 +64,8 @@ impl Trainer<'_> {
         loop {
             let done = self.optimizer.updates();
             let outcome = self.evaluation.run_if_due(&self.model, done, self.total, self.context);
-            if outcome.map_err(Error::into_failure)? == Outcome::Stopped || (self.context.cancelled() && done < self.total)
+            if outcome.map_err(Error::into_failure)? == Outcome::Stopped
+                || (self.context.cancelled() && done < self.total)
             {
                 if saved != done {
                     self.save().map_err(Error::into_failure)?;

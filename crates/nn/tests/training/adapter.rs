@@ -91,7 +91,10 @@ fn an_adapter_of_another_model_is_refused() {
         parameters.push(Parameter { name, grad: value.zeros_like(), value });
     };
     assert!(load(extra, true).unwrap_err().contains("has no tensor `base_model.model.model.layers.9."));
-    assert!(load(|_| (), false).unwrap_err().contains("`base_model.model.lm_head.weight`"), "an untied base has a head");
+    assert!(
+        load(|_| (), false).unwrap_err().contains("`base_model.model.lm_head.weight`"),
+        "an untied base has a head"
+    );
 }
 
 #[test]

@@ -76,10 +76,13 @@ fn only_so_many_are_kept() {
     assert!(names[0].starts_with("checkpoint-00000010-") && names[1].starts_with("checkpoint-00000011-"));
 }
 
+/// A name, and what it does to a file.
+type Damage = (&'static str, fn(&Path));
+
 /// Every file of the newest checkpoint, changed, cut or missing: the one before is taken.
 #[test]
 fn a_damaged_checkpoint_gives_way_to_the_one_before() {
-    let damages: [(&str, fn(&Path)); 3] = [
+    let damages: [Damage; 3] = [
         ("flipped", |path| {
             let mut bytes = fs::read(path).unwrap();
             let middle = bytes.len() / 2;

@@ -66,7 +66,8 @@ fn updates_are_those_of_torch() {
 
 #[test]
 fn a_zero_limit_does_not_clip_and_a_long_gradient_is_cut() {
-    let options = |max_grad_norm| AdamWOptions { beta1: 0.0, beta2: 0.0, epsilon: 1e9, weight_decay: 0.0, max_grad_norm };
+    let options =
+        |max_grad_norm| AdamWOptions { beta1: 0.0, beta2: 0.0, epsilon: 1e9, weight_decay: 0.0, max_grad_norm };
     let moved = |max_grad_norm: f64| {
         let mut parameters = super::parameters(&[("a", &[3, 4])]);
         parameters[0].grad = parameters[0].grad.ones_like() * 100.0;

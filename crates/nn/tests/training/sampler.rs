@@ -53,7 +53,10 @@ fn a_fraction_of_an_epoch_is_rounded_up() {
 #[test]
 fn without_a_seed_the_order_is_kept() {
     let mut sampler = Sampler::new(5, 2, None).unwrap();
-    assert_eq!([sampler.rows(0).to_vec(), sampler.rows(1).to_vec(), sampler.rows(2).to_vec()].concat(), [0, 1, 2, 3, 4]);
+    assert_eq!(
+        [sampler.rows(0).to_vec(), sampler.rows(1).to_vec(), sampler.rows(2).to_vec()].concat(),
+        [0, 1, 2, 3, 4]
+    );
     assert_eq!(sampler.rows(3), [0, 1]);
 }
 

@@ -114,7 +114,8 @@ fn the_loss_of_a_base_is_that_of_transformers() {
 fn the_loss_with_an_adapter_is_that_of_peft() {
     let probe = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/probe.safetensors");
     let probe = Checkpoint::open_file(&probe).unwrap();
-    let ids: Vec<u32> = probe.read("ids").unwrap().chunks_exact(8).map(|id| u32::from_le_bytes(id[..4].try_into().unwrap())).collect();
+    let ids: Vec<u32> =
+        probe.read("ids").unwrap().chunks_exact(8).map(|id| u32::from_le_bytes(id[..4].try_into().unwrap())).collect();
     let logits = probe.read_f32("logits_adapter").unwrap();
     let vocabulary = logits.len() / ids.len();
     let nll = |position: usize| {
@@ -138,7 +139,8 @@ fn the_loss_with_an_adapter_is_that_of_peft() {
 #[test]
 fn samples_one_by_one_and_packed_have_the_same_loss() {
     let (ids, labels, _) = reference();
-    let samples: Vec<_> = (10..20).map(|length| (ids[..length + 10].to_vec(), labels[..length + 10].to_vec())).collect();
+    let samples: Vec<_> =
+        (10..20).map(|length| (ids[..length + 10].to_vec(), labels[..length + 10].to_vec())).collect();
     let mut stage = Stage::new(&model_fixture("model_tied"), &samples, json!({ "per_sample": true }));
     let packed = stage.report();
     let rows = stage.lines("per_sample.jsonl");

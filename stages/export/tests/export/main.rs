@@ -81,7 +81,8 @@ impl Stage {
         let context = Context::new(job, Box::new(Shared(Arc::clone(&events))), Arc::new(AtomicBool::new(false)));
         Runner::of::<Export>().run(&context)?;
         let files = fs::read_dir(output).unwrap().map(|entry| entry.unwrap().path());
-        let files = files.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap()));
+        let files =
+            files.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap()));
         let events = String::from_utf8(events.lock().unwrap().clone()).unwrap();
         Ok((files.collect(), events))
     }
@@ -169,7 +170,9 @@ fn an_adapter_of_somebody_elses_making_needs_no_summary() {
     fs::remove_file(stage.adapter().join("training.json")).unwrap();
     let (files, _) = stage.run().unwrap();
     let card = String::from_utf8(files["README.md"].clone()).unwrap();
-    assert!(card.contains("# An adapter | of mine\n") && !card.contains("## Training") && !card.contains("## Evaluation"));
+    assert!(
+        card.contains("# An adapter | of mine\n") && !card.contains("## Training") && !card.contains("## Evaluation")
+    );
 }
 
 #[test]

@@ -52,8 +52,13 @@ fn every_field_is_semantic_or_execution_only() {
     assert_eq!(
         execution_only.iter().copied().collect::<BTreeSet<_>>(),
         [
-            "gradient_checkpointing", "cudnn_benchmark", "logging_steps", "save_steps", "save_total_limit",
-            "dataloader_num_workers", "dataloader_pin_memory",
+            "gradient_checkpointing",
+            "cudnn_benchmark",
+            "logging_steps",
+            "save_steps",
+            "save_total_limit",
+            "dataloader_num_workers",
+            "dataloader_pin_memory",
         ]
         .map(str::to_owned)
         .iter()
@@ -64,10 +69,32 @@ fn every_field_is_semantic_or_execution_only() {
     assert_eq!(
         semantic,
         [
-            "lora", "learning_rate", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "weight_decay",
-            "max_grad_norm", "adam_beta1", "adam_beta2", "adam_epsilon", "optim", "num_train_epochs", "max_steps",
-            "per_device_train_batch_size", "gradient_accumulation_steps", "max_tokens_per_pass", "bf16", "fp16",
-            "load_in_8bit", "tf32", "shuffle", "seed", "data_seed", "eval_steps", "prompts", "max_new_tokens",
+            "lora",
+            "learning_rate",
+            "lr_scheduler_type",
+            "warmup_ratio",
+            "warmup_steps",
+            "weight_decay",
+            "max_grad_norm",
+            "adam_beta1",
+            "adam_beta2",
+            "adam_epsilon",
+            "optim",
+            "num_train_epochs",
+            "max_steps",
+            "per_device_train_batch_size",
+            "gradient_accumulation_steps",
+            "max_tokens_per_pass",
+            "bf16",
+            "fp16",
+            "load_in_8bit",
+            "tf32",
+            "shuffle",
+            "seed",
+            "data_seed",
+            "eval_steps",
+            "prompts",
+            "max_new_tokens",
         ]
     );
     assert_eq!(semantic.len() + execution_only.len(), fields.len());
@@ -95,10 +122,26 @@ fn every_problem_is_reported_at_its_field() {
     });
     let found: BTreeSet<String> = paths(wrong).into_iter().collect();
     let expected = [
-        "lora.r", "lora.lora_alpha", "lora.target_modules", "lora.lora_dropout", "lora.modules_to_save",
-        "learning_rate", "warmup_ratio", "weight_decay", "max_grad_norm", "adam_beta1", "adam_beta2", "adam_epsilon",
-        "num_train_epochs", "per_device_train_batch_size", "max_tokens_per_pass", "logging_steps", "save_steps",
-        "save_total_limit", "max_new_tokens", "prompts",
+        "lora.r",
+        "lora.lora_alpha",
+        "lora.target_modules",
+        "lora.lora_dropout",
+        "lora.modules_to_save",
+        "learning_rate",
+        "warmup_ratio",
+        "weight_decay",
+        "max_grad_norm",
+        "adam_beta1",
+        "adam_beta2",
+        "adam_epsilon",
+        "num_train_epochs",
+        "per_device_train_batch_size",
+        "max_tokens_per_pass",
+        "logging_steps",
+        "save_steps",
+        "save_total_limit",
+        "max_new_tokens",
+        "prompts",
     ];
     assert_eq!(found, expected.map(str::to_owned).into_iter().collect());
 }

@@ -93,7 +93,10 @@ fn a_short_window_at_the_end_of_an_epoch_is_an_update() {
     stage.run_to_end();
     let metrics = stage.metrics();
     assert_eq!(metrics.len(), 12, "46 samples, 4 an update");
-    let total: usize = data("tied").lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["input_ids"].as_array().unwrap().len()).sum();
+    let total: usize = data("tied")
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["input_ids"].as_array().unwrap().len())
+        .sum();
     assert_eq!(metrics.iter().map(|line| line["tokens"].as_u64().unwrap()).sum::<u64>(), total as u64);
 }
 

@@ -59,7 +59,10 @@ fn samples_of_another_vocabulary_are_named_before_training() {
     let rows = format!("{}{}", data("tied"), "{\"input_ids\": [1, 2, 512], \"labels\": [1, 2, -100]}\n");
     let stage = Stage::new(&model("model_tied"), &rows, short_run().config);
     let (_, message) = stage.run_to_failure();
-    assert!(message.contains("row 46 of `samples` has the token 512, and the base has a vocabulary of 512"), "{message}");
+    assert!(
+        message.contains("row 46 of `samples` has the token 512, and the base has a vocabulary of 512"),
+        "{message}"
+    );
 }
 
 #[test]

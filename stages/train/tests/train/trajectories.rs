@@ -55,7 +55,8 @@ fn untied_nf4_bf16_autocast() {
 }
 
 fn follow(run: &str, tolerance: Tolerance) {
-    let reference: Value = serde_json::from_slice(&fs::read(fixture("runs").join(run).join("run.json")).unwrap()).unwrap();
+    let reference: Value =
+        serde_json::from_slice(&fs::read(fixture("runs").join(run).join("run.json")).unwrap()).unwrap();
     let stage = stage(run, &reference["hyper"]);
     stage.run_to_end();
 

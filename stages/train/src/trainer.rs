@@ -118,8 +118,8 @@ impl Trainer<'_> {
             sum_nll += self.model.forward_backward(pass, labels, update)?.sum_nll;
         }
         let loss = sum_nll / labels.max(1) as f64;
-        // The second and last time in an update that the host waits for the device: a step with broken numbers must
-        // not reach the weights.
+        // Beside the losses the only time in an update that the host waits for the device: broken numbers must not
+        // reach the weights.
         let grad_norm = f64::try_from(grad_norm(self.model.parameters())?)?;
         for (quantity, value) in [("loss", loss), ("norm of the gradient", grad_norm)] {
             if !value.is_finite() {

@@ -46,6 +46,11 @@ const EXPLAINED: &[(&str, &str, &str)] = &[
     ("unknown anchor", "the alias names no anchor", "quote a text that starts with `*`"),
     ("anchor or alias", "a `*` or `&` without a name", "quote a text that starts with `*` or `&`"),
     ("unexpected end of stream", "a quoted text is not closed", "add the closing quote"),
+    (
+        "indentation in quoted",
+        "a quoted text is not closed",
+        "add the closing quote, or indent the lines that it goes on in",
+    ),
     ("unknown escape", "an unknown escape in double quotes", "write `\\\\` for a backslash, or use single quotes"),
     ("unexpected character", "a text cannot start with this character", "quote the text"),
     ("block sequence entries", "a list cannot start here", "start it on a line of its own, or write `[a, b]`"),

@@ -50,9 +50,9 @@ impl Meter {
         (seconds > 0.0 && self.done > *from).then(|| (self.done - from) as f64 / seconds)
     }
 
-    /// The time that is left at this rate.
+    /// The time that is left at this rate; `None` at the end, and while no rate is known.
     pub(crate) fn remaining(&self) -> Option<Duration> {
-        let left = self.total?.checked_sub(self.done)?;
+        let left = self.total?.checked_sub(self.done).filter(|left| *left > 0)?;
         Duration::try_from_secs_f64(left as f64 / self.rate()?).ok()
     }
 

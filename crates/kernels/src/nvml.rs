@@ -33,8 +33,8 @@ impl NvmlDevice {
     /// If there is no NVML or no such card.
     pub fn new(cuda_index: usize) -> Result<Self, Error> {
         let nvml = Nvml::builder().lib_path(OsStr::new(LIBRARY)).init()?;
-        let visible = std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default();
-        let index = match visible.split(',').map(str::trim).nth(cuda_index) {
+        let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+        let index = match card_named(visible.as_deref(), cuda_index) {
             Some(uuid) if uuid.starts_with("GPU-") => nvml.device_by_uuid(uuid)?.index()?,
             Some(number) => number.parse().unwrap_or(u32::MAX),
             None => u32::try_from(cuda_index).unwrap_or(u32::MAX),
@@ -82,6 +82,11 @@ impl NvmlDevice {
     }
 }
 
+/// The entry of `CUDA_VISIBLE_DEVICES` for a card, if it names any: a number or a UUID.
+fn card_named(visible: Option<&str>, cuda_index: usize) -> Option<&str> {
+    visible?.split(',').map(str::trim).nth(cuda_index).filter(|name| !name.is_empty())
+}
+
 impl fmt::Debug for NvmlDevice {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("NvmlDevice").field("index", &self.index).finish_non_exhaustive()
@@ -91,6 +96,14 @@ impl fmt::Debug for NvmlDevice {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cards_are_renumbered_only_by_a_variable_that_names_some() {
+        assert_eq!(card_named(None, 0), None);
+        assert_eq!(card_named(Some(""), 0), None);
+        assert_eq!(card_named(Some("3, GPU-12ab"), 0), Some("3"));
+        assert_eq!(card_named(Some("3, GPU-12ab"), 1), Some("GPU-12ab"));
+    }
 
     #[test]
     fn a_missing_library_or_card_is_an_error() {

@@ -75,7 +75,10 @@ fn batch(vocab_size: usize) -> PackedBatch {
             (ids, labels)
         })
         .collect();
-    let samples: Vec<Sample<'_>> =
-        rows.iter().zip(0..).map(|((ids, labels), place)| Sample { ids, labels, place, row: u64::from(place) }).collect();
+    let samples: Vec<Sample<'_>> = rows
+        .iter()
+        .zip(0..)
+        .map(|((ids, labels), place)| Sample { ids, labels, place, row: u64::from(place) })
+        .collect();
     PackedBatch::new(&samples).unwrap()
 }

@@ -292,12 +292,18 @@ impl Layer {
         let Some(dropout) = &pass.dropout else { return Ok(masks) };
         let trained: Vec<usize> = (0..7).filter(|index| self.linears[*index].lora.is_some()).collect();
         let modules: Vec<(u32, usize)> =
-            trained.iter().map(|index| ((self.number * 7 + index) as u32, self.linears[*index].width)).collect();
+            trained.iter().map(|index| (module_number(self.number, *index), self.linears[*index].width)).collect();
         for (index, mask) in trained.into_iter().zip(dropout.masks(&modules)?) {
             masks[index] = Some(mask);
         }
         Ok(masks)
     }
+}
+
+/// Numbers the linear layers of a model, so that each has dropout of its own. Part of what a seed means: changing it
+/// changes every run with dropout.
+fn module_number(layer: usize, index: usize) -> u32 {
+    (layer * TARGET_MODULES.len() + index) as u32
 }
 
 /// The linear layers of a block in a forward pass.
@@ -333,5 +339,17 @@ impl KeyValues {
         let operands = Operands { q: new.q, k: k.shallow_clone(), v: v.shallow_clone() };
         self.0 = Some((k, v));
         Ok(operands)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_module_has_a_number_of_its_own() {
+        let numbers: Vec<u32> =
+            (0..36).flat_map(|layer| (0..7).map(move |index| module_number(layer, index))).collect();
+        assert_eq!(numbers, (0..36 * 7).collect::<Vec<_>>());
     }
 }

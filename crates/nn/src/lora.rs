@@ -196,6 +196,7 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
+    use crate::testing::random;
 
     fn config() -> LoraConfig {
         LoraConfig { r: 8, lora_alpha: 16.0, target_modules: vec!["q_proj".to_owned()], ..LoraConfig::default() }
@@ -230,6 +231,22 @@ mod tests {
             values[..8],
             uniform(42, "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight", 8, 0.125)
         );
+    }
+
+    /// Kept values are scaled up, on the branch of the adapter alone.
+    #[test]
+    fn dropout_is_inverted() {
+        let values = |shape: [i64; 2], seed| random(&shape, seed);
+        let parameter = |name: &str, value| Parameter::new(name.to_owned(), value).unwrap();
+        let parameters = [parameter("a", values([2, 6], 1)), parameter("b", values([4, 2], 2))];
+        let lora = Lora { a: 0, b: 1, scale: 1.5 };
+        let (x, base) = (values([3, 6], 3), values([3, 4], 4));
+        let mask = Mask { keep: x.gt(0.0), scale: 1.25 };
+        let mut y = base.copy();
+        let _ = lora.forward(&x, &mut y, Some(&mask), &parameters).unwrap();
+        let dropped = x.clamp_min(0.0) * 1.25;
+        let update = dropped.mm(&parameters[0].value.tr()).mm(&parameters[1].value.tr()) * 1.5;
+        assert!((y - base - update).abs().max().double_value(&[]) < 1e-12);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The integration tests of `pipe`, as one binary: a module a subject.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod cli;
 mod config;
 mod keys;
+mod tidy;

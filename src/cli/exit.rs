@@ -108,6 +108,7 @@ impl CliError {
             }
             Self::Config(_) => Exit::Usage,
             Self::Run(error) => Exit::Code(error.exit_code().into()),
+            Self::Cache(CacheError::DestinationTaken { .. }) => Exit::Usage,
             Self::Cache(_) | Self::Write { .. } => Exit::Environment,
         }
     }

@@ -3,23 +3,23 @@
 //! Pure: what is on disk is asked through [`Lookup`]. The scheduler asks [`decide`] stage by stage, as the digests
 //! become known; [`Plan::new`] looks ahead as far as they are known without running anything.
 
-mod files;
+mod external;
 mod lookup;
 mod reason;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use indexmap::IndexSet;
-use pipe_stage::Digest;
+use pipe_stage::{Digest, Output};
 use serde::Serialize;
 
 use crate::{
-    cache::{ActionRecord, FileIdentity, Flaw, Identity, Key},
+    cache::{ActionRecord, Flaw, Identity, Key},
     config::{self, Pipeline, StageName, StageSpec},
     graph::Graph,
 };
 
-pub use files::Files;
+pub use external::{External, Externals};
 pub use lookup::CacheLookup;
 pub use reason::Reason;
 
@@ -95,7 +95,7 @@ impl Plan {
         pipeline: &Pipeline,
         graph: &Graph,
         selected: &IndexSet<StageName>,
-        files: &Files,
+        externals: &Externals,
         lookup: &impl Lookup,
     ) -> Self {
         let mut stages = Vec::with_capacity(selected.len());
@@ -104,10 +104,10 @@ impl Plan {
             let Some(spec) = pipeline.stages.get(name) else { continue };
             let (inputs, waits_for) = resolve(spec, &made);
             let (key, action) = if waits_for.is_empty() {
-                let Decision { key, action, .. } = decide(spec, inputs, files.of(name), lookup);
+                let Decision { key, action, .. } = decide(spec, inputs, externals.of(name), lookup);
                 (Some(key), action)
             } else {
-                (None, look_ahead(spec, inputs, waits_for, files.of(name), lookup))
+                (None, look_ahead(spec, inputs, waits_for, externals.of(name), lookup))
             };
             if let Action::Hit { outputs } = &action {
                 made.insert(name, outputs.clone());
@@ -127,10 +127,10 @@ impl Plan {
 pub fn decide(
     spec: &StageSpec,
     inputs: BTreeMap<String, Vec<Digest>>,
-    files: &BTreeMap<String, FileIdentity>,
+    external: &External,
     lookup: &impl Lookup,
 ) -> Decision {
-    let identity = identify(spec, inputs, files);
+    let identity = identify(spec, inputs, external);
     let key = identity.key();
     let action = match lookup.record(&key) {
         Some(record) => hit_unless_damaged(spec, record, lookup),
@@ -146,28 +146,25 @@ pub fn decide(
 }
 
 /// All that goes into a stage.
-fn identify(
-    spec: &StageSpec,
-    inputs: BTreeMap<String, Vec<Digest>>,
-    files: &BTreeMap<String, FileIdentity>,
-) -> Identity {
+fn identify(spec: &StageSpec, inputs: BTreeMap<String, Vec<Digest>>, external: &External) -> Identity {
     let mut config = config::canonical(&spec.config, spec.declaration);
     if let Some(fields) = config.as_object_mut() {
         // The content stands in the key, and where it lies does not.
-        fields.retain(|field, _| !files.contains_key(field));
+        fields.retain(|field, _| !external.files.contains_key(field));
     }
     Identity {
         kind: spec.declaration.kind.to_owned(),
         version: spec.declaration.version,
         config,
-        files: files.clone(),
+        files: external.files.clone(),
+        environment: external.environment.clone(),
         inputs,
     }
 }
 
 fn hit_unless_damaged(spec: &StageSpec, record: ActionRecord, lookup: &impl Lookup) -> Action {
-    let flaw = |&output: &&str| {
-        let output = output.to_owned();
+    let flaw = |output: &Output| {
+        let output = output.name.clone();
         let Some(artifact) = record.outputs.get(&output) else {
             return Some(Reason::OutputMissing { output, file: None });
         };
@@ -177,7 +174,7 @@ fn hit_unless_damaged(spec: &StageSpec, record: ActionRecord, lookup: &impl Look
             Err(Flaw::Damaged { file, why }) => Some(Reason::OutputDamaged { output, file, why }),
         }
     };
-    let reasons: Vec<Reason> = spec.declaration.outputs.iter().filter_map(flaw).collect();
+    let reasons: Vec<Reason> = spec.outputs.iter().filter_map(flaw).collect();
     if reasons.is_empty() { Action::Hit { outputs: record.outputs } } else { Action::Run { reasons } }
 }
 
@@ -211,14 +208,14 @@ fn look_ahead(
     spec: &StageSpec,
     inputs: BTreeMap<String, Vec<Digest>>,
     waits_for: BTreeSet<StageName>,
-    files: &BTreeMap<String, FileIdentity>,
+    external: &External,
     lookup: &impl Lookup,
 ) -> Action {
     let upstream = waits_for.into_iter().map(|stage| Reason::Upstream { stage });
     let Some(mut last) = lookup.last(&spec.name).map(|record| record.identity) else {
         return Action::Run { reasons: std::iter::once(Reason::NeverRun).chain(upstream).collect() };
     };
-    let identity = identify(spec, inputs, files);
+    let identity = identify(spec, inputs, external);
     let unknown = |port: &String| spec.inputs.contains_key(port) && !identity.inputs.contains_key(port);
     last.inputs.retain(|port, _| !unknown(port));
     if last == identity {

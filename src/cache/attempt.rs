@@ -6,6 +6,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use pipe_stage::Output;
+
 use super::{Acquired, CacheError, Home, KeyLock, error::Trying};
 
 /// A temporary file that nobody wrote to for so long is left over from a crash.
@@ -26,12 +28,13 @@ impl Attempt {
     ///
     /// # Errors
     /// If the folders cannot be made.
-    pub fn begin(home: &Home, lock: KeyLock, outputs: &[&str]) -> Result<Self, CacheError> {
+    pub fn begin(home: &Home, lock: KeyLock, outputs: &[Output]) -> Result<Self, CacheError> {
         let attempt = Self { scratch: home.scratch(lock.key()), resume: home.resume(lock.key()), lock };
         remove(&attempt.scratch)?;
-        for folder in outputs.iter().map(|output| attempt.output().join(output)).chain([
+        for folder in outputs.iter().map(|output| attempt.output().join(&output.name)).chain([
             attempt.inputs(),
             attempt.temporary(),
+            attempt.work(),
             attempt.resume.clone(),
         ]) {
             fs::create_dir_all(&folder).trying("create the folder", &folder)?;
@@ -52,6 +55,11 @@ impl Attempt {
     /// The folder that holds one empty folder for each output.
     pub fn output(&self) -> PathBuf {
         self.scratch.join("output")
+    }
+
+    /// An empty folder for the worker to work in.
+    pub fn work(&self) -> PathBuf {
+        self.scratch.join("work")
     }
 
     /// For the worker's `TMPDIR`.
@@ -135,7 +143,7 @@ mod tests {
 
     fn begin(home: &Home) -> Attempt {
         let Acquired::Held(lock) = KeyLock::acquire(home, &key(1)).unwrap() else { panic!("the lock is free") };
-        Attempt::begin(home, lock, &["train", "held_out"]).unwrap()
+        Attempt::begin(home, lock, &["train", "held_out"].map(Output::folder)).unwrap()
     }
 
     #[test]

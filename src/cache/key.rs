@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::FileIdentity;
 
 /// Raised whenever the encoding below changes, which makes every key a new one.
-pub const KEY_SCHEMA: u64 = 1;
+pub const KEY_SCHEMA: u64 = 2;
 
 /// The digest of an [`Identity`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -31,6 +31,8 @@ pub struct Identity {
     pub config: Value,
     /// The user's files by the field that names them.
     pub files: BTreeMap<String, FileIdentity>,
+    /// The declared environment variables with the digests of their values, which may be secrets; `None` if not set.
+    pub environment: BTreeMap<String, Option<Digest>>,
     /// The artifacts of each input, in the order of the pipeline.
     pub inputs: BTreeMap<String, Vec<Digest>>,
 }
@@ -50,6 +52,14 @@ impl Identity {
             encoder.text(&file.name);
             encoder.boolean(file.folder);
             encoder.digest(&file.digest);
+        }
+        encoder.map(self.environment.len());
+        for (name, value) in &self.environment {
+            encoder.text(name);
+            match value {
+                Some(value) => encoder.digest(value),
+                None => encoder.json(&Value::Null),
+            }
         }
         encoder.map(self.inputs.len());
         for (port, artifacts) in &self.inputs {

@@ -109,7 +109,8 @@ fn json(pipeline: &Pipeline, graph: &Graph) -> serde_json::Value {
             .iter()
             .map(|(port, sources)| (port.clone(), sources.iter().map(reference).collect()))
             .collect();
-        json!({ "stage": stage.name, "kind": stage.declaration.kind, "inputs": inputs, "outputs": stage.declaration.outputs })
+        let outputs: Vec<&str> = stage.outputs.iter().map(|output| output.name.as_str()).collect();
+        json!({ "stage": stage.name, "kind": stage.declaration.kind, "inputs": inputs, "outputs": outputs })
     };
     json!({ "name": pipeline.name, "stages": stages(pipeline, graph).map(stage).collect::<Vec<_>>() })
 }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     cache::{Home, UserFiles},
     graph::Graph,
-    plan::{self, Action, CacheLookup, Files},
+    plan::{self, Action, CacheLookup, Externals},
 };
 
 /// Arguments of `pipe plan`.
@@ -32,8 +32,9 @@ impl Plan {
         let all = targets.is_empty().then(|| pipeline.stages.keys());
         let selected = graph.needed_for(all.into_iter().flatten().chain(&targets));
         let home = Home::locate(&pipeline.folder)?;
-        let files = Files::identify(&pipeline, &selected, &UserFiles::new(&home))?;
-        let plan = plan::Plan::new(&pipeline, &graph, &selected, &files, &CacheLookup::new(&home, &pipeline.name));
+        let externals =
+            Externals::identify(&pipeline, &selected, &UserFiles::new(&home), |name| std::env::var_os(name))?;
+        let plan = plan::Plan::new(&pipeline, &graph, &selected, &externals, &CacheLookup::new(&home, &pipeline.name));
         match self.format {
             Format::Text => print(&text(&plan))?,
             Format::Json => print_json(&plan)?,

@@ -2,10 +2,10 @@
 //!
 //! Plain data. Nothing here reads files, and nothing here knows about keys, caches or processes.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use indexmap::IndexMap;
-use pipe_stage::{Declaration, Resources, UserFile};
+use pipe_stage::{Declaration, Output, Resources, UserFile};
 use pipe_yaml::{Node, Problem, Span};
 
 use super::{ConfigError, Source};
@@ -32,12 +32,25 @@ pub struct StageSpec {
     pub declaration: &'static Declaration,
     /// The resolved configuration: parameters put in, defaults filled in, fields in the order of the declaration.
     pub config: serde_json::Value,
-    /// The user's own files that the configuration names, as written: resolve them against [`Pipeline::folder`].
+    /// The user's own files that the stage names, as written: resolve them against [`Pipeline::folder`].
     pub user_files: Vec<UserFile>,
+    /// Where those that are inputs (`inputs.NAME`) stand in the text.
+    pub file_spans: BTreeMap<String, Span>,
+    /// The outputs it makes.
+    pub outputs: Vec<Output>,
+    /// The environment variables that reach it; their values are in its key.
+    pub environment: Vec<String>,
     /// The outputs that each input takes, by input name. One, or several for an input that takes a list.
     pub inputs: BTreeMap<String, Vec<InputRef>>,
     /// What it may use of the machine.
     pub resources: Resources,
+    /// How often it is tried again after a failure.
+    pub retries: u32,
+    /// After this long it is stopped and counts as failed.
+    pub timeout: Option<Duration>,
+    /// Where copies of its outputs are put once they are up to date, by output name, as written: resolve them against
+    /// [`Pipeline::folder`].
+    pub checkout: BTreeMap<String, PathBuf>,
     /// Where its name stands.
     pub span: Span,
     /// The nodes of `with:`, parameters put in. Only for pointing at fields.
@@ -72,6 +85,11 @@ impl StageSpec {
     /// written parent stands.
     pub fn field_span(&self, path: &str) -> Span {
         self.with.span_at(path)
+    }
+
+    /// Where the user's file of this [`UserFile::field`] is named.
+    pub fn file_span(&self, field: &str) -> Span {
+        self.file_spans.get(field).copied().unwrap_or_else(|| self.field_span(field))
     }
 }
 

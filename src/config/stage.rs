@@ -70,8 +70,14 @@ pub(super) fn read(
         declaration: declaration?,
         config: config.value,
         user_files: config.user_files,
+        file_spans: BTreeMap::new(),
+        outputs: config.outputs,
+        environment: config.environment,
         inputs,
         resources,
+        retries: 0,
+        timeout: None,
+        checkout: BTreeMap::new(),
         span: key.span,
         with,
     })
@@ -114,7 +120,7 @@ fn read_resources(node: &Node, report: &mut Report) -> Resources {
     if fields.gpus > 64 {
         report.add(node.span_at("gpus"), "gpus: must be 0 to 64", None);
     }
-    Resources { cpus: fields.cpus, gpus: fields.gpus }
+    Resources { cpus: fields.cpus, gpus: fields.gpus, ..Resources::default() }
 }
 
 /// Reads `with:`, and checks its ranges.

@@ -1,9 +1,13 @@
 //! Tests of the graph, and the pipelines that other tests work with.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
 
-use pipe_stage::{Declaration, Kind, Port, Problems, Resources, Validate};
+use pipe_stage::{Declaration, Kind, Output, Port, Problems, Resources, Validate};
 use pipe_yaml::{Node, Span, Value};
 use serde::{Deserialize, Serialize};
 
@@ -64,8 +68,14 @@ pub(crate) fn pipeline(text: &str) -> Pipeline {
             declaration: &FAKE,
             config: serde_json::json!({}),
             user_files: Vec::new(),
+            file_spans: BTreeMap::new(),
+            outputs: FAKE.outputs.iter().map(|name| Output::folder(name)).collect(),
+            environment: Vec::new(),
             inputs: if inputs.is_empty() { [].into() } else { [("data".to_owned(), inputs)].into() },
             resources: Resources::default(),
+            retries: 0,
+            timeout: None,
+            checkout: BTreeMap::new(),
             span: span(stage),
             with: Node { span: span(stage), value: Value::Mapping(Vec::new()) },
         };

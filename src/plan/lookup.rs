@@ -44,22 +44,22 @@ mod tests {
 
     use super::*;
     use crate::{
-        cache::{Acquired, Attempt, Environment, FileIdentity, KeyLock, UserFiles},
+        cache::{Acquired, Attempt, Environment, KeyLock, UserFiles},
         config::{Pipeline, StageSpec},
         graph::{
             Graph,
             tests::{name, pipeline},
         },
-        plan::{Action, Decision, Files, Plan, decide},
+        plan::{Action, Decision, External, Externals, Plan, decide},
     };
 
     /// Runs one stage as the scheduler does; its work is to write `text`.
-    fn run(home: &Home, spec: &StageSpec, files: &BTreeMap<String, FileIdentity>, text: &str) {
+    fn run(home: &Home, spec: &StageSpec, external: &External, text: &str) {
         let lookup = CacheLookup::new(home, "test");
-        let Decision { identity, key, action } = decide(spec, BTreeMap::new(), files, &lookup);
+        let Decision { identity, key, action } = decide(spec, BTreeMap::new(), external, &lookup);
         assert!(matches!(action, Action::Run { .. }), "{action:?}");
         let Acquired::Held(lock) = KeyLock::acquire(home, &key).unwrap() else { panic!("the lock is free") };
-        let attempt = Attempt::begin(home, lock, &["out"]).unwrap();
+        let attempt = Attempt::begin(home, lock, &spec.outputs).unwrap();
         fs::write(attempt.output().join("out/file.txt"), text).unwrap();
         let artifact = lookup.store.ingest(&attempt.output().join("out")).unwrap();
         let record = ActionRecord {
@@ -80,10 +80,10 @@ mod tests {
         attempt.succeed();
     }
 
-    fn plan(home: &Home, pipeline: &Pipeline, files: &Files) -> Action {
+    fn plan(home: &Home, pipeline: &Pipeline, externals: &Externals) -> Action {
         let graph = Graph::new(pipeline).unwrap();
         let selected = graph.needed_for(pipeline.stages.keys());
-        let mut plan = Plan::new(pipeline, &graph, &selected, files, &CacheLookup::new(home, "test"));
+        let mut plan = Plan::new(pipeline, &graph, &selected, externals, &CacheLookup::new(home, "test"));
         plan.stages.remove(0).action
     }
 
@@ -105,9 +105,9 @@ mod tests {
         let mut pipeline = pipeline("a:");
         pipeline.folder = temp.path().to_owned();
         let spec = pipeline.stages.get_mut("a").unwrap();
-        spec.user_files = vec![pipe_stage::UserFile { field: "source", path: "chat.jsonl".into() }];
+        spec.user_files = vec![pipe_stage::UserFile { field: "source".to_owned(), path: "chat.jsonl".into() }];
         let spec = spec.clone();
-        let look = || Files::identify(&pipeline, &[name("a")].into(), &UserFiles::new(&home)).unwrap();
+        let look = || Externals::identify(&pipeline, &[name("a")].into(), &UserFiles::new(&home), |_| None).unwrap();
 
         fs::write(temp.path().join("chat.jsonl"), "one").unwrap();
         assert_eq!(reasons(&plan(&home, &pipeline, &look())), "never run");

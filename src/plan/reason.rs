@@ -54,6 +54,15 @@ pub enum Reason {
         /// Now; `None` if it names none.
         to: Option<FileIdentity>,
     },
+    /// A declared environment variable has another value. Neither value is shown: it may be a secret.
+    Environment {
+        /// Its name.
+        variable: String,
+        /// Whether it was set.
+        was_set: bool,
+        /// Whether it is set.
+        is_set: bool,
+    },
     /// An input is another artifact.
     Input {
         /// The input.
@@ -102,6 +111,17 @@ pub(super) fn differences(spec: &StageSpec, last: &Identity, now: &Identity) -> 
         let (from, to) = (last.files.get(field).cloned(), now.files.get(field).cloned());
         if from != to {
             reasons.push(Reason::File { field: field.clone(), from, to });
+        }
+    }
+    for variable in union(last.environment.keys(), now.environment.keys()) {
+        let value = |identity: &Identity| identity.environment.get(variable).copied().flatten();
+        let (from, to) = (value(last), value(now));
+        if from != to {
+            reasons.push(Reason::Environment {
+                variable: variable.clone(),
+                was_set: from.is_some(),
+                is_set: to.is_some(),
+            });
         }
     }
     for input in union(last.inputs.keys(), now.inputs.keys()) {
@@ -163,6 +183,13 @@ impl fmt::Display for Reason {
             }
             Self::File { field, to: Some(to), .. } => write!(f, "`{field}` now names `{}`", to.name),
             Self::File { field, .. } => write!(f, "`{field}` no longer names a file"),
+            Self::Environment { variable, was_set: true, is_set: true } => {
+                write!(f, "the environment variable `{variable}` changed")
+            }
+            Self::Environment { variable, is_set: true, .. } => {
+                write!(f, "the environment variable `{variable}` is now set")
+            }
+            Self::Environment { variable, .. } => write!(f, "the environment variable `{variable}` is no longer set"),
             Self::Input { input, from, .. } if from.is_empty() => write!(f, "input `{input}` is new"),
             Self::Input { input, to, .. } if to.is_empty() => write!(f, "input `{input}` is gone"),
             Self::Input { input, stages, from, to } => input_changed(f, input, stages, from, to),

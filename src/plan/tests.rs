@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    cache::{Environment, Home, UserFiles},
+    cache::{Environment, FileIdentity, Home, UserFiles},
     graph::tests::{FAKE_2, name, pipeline},
 };
 
@@ -18,7 +18,7 @@ struct Memory {
     records: HashMap<Key, ActionRecord>,
     last: HashMap<StageName, Key>,
     flaws: HashMap<Digest, Flaw>,
-    files: Files,
+    externals: Externals,
     /// Stages that make the same artifact whatever goes in.
     constant: BTreeSet<StageName>,
 }
@@ -42,7 +42,7 @@ impl Memory {
     fn plan(&self, pipeline: &Pipeline) -> Vec<String> {
         let graph = Graph::new(pipeline).unwrap();
         let selected = graph.needed_for(pipeline.stages.keys());
-        let plan = Plan::new(pipeline, &graph, &selected, &self.files, self);
+        let plan = Plan::new(pipeline, &graph, &selected, &self.externals, self);
         let words = |reasons: &[Reason]| reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         let line = |stage: &StagePlan| match &stage.action {
             Action::Hit { .. } => format!("{} hit", stage.stage),
@@ -61,7 +61,7 @@ impl Memory {
             let spec = &pipeline.stages[name];
             let (inputs, waits_for) = resolve(spec, &made);
             assert!(waits_for.is_empty());
-            let decision = decide(spec, inputs, self.files.of(name), self);
+            let decision = decide(spec, inputs, self.externals.of(name), self);
             self.last.insert(name.clone(), decision.key);
             let outputs = match decision.action {
                 Action::Hit { outputs } => outputs,
@@ -257,7 +257,7 @@ fn the_users_files_stand_by_content_and_not_by_place() {
     let at = |pipeline: &mut Pipeline, path: &str| {
         let spec = pipeline.stages.get_mut("corpus").unwrap();
         spec.config = json!({ "source": format!("file://{path}"), "format": "jsonl" });
-        spec.user_files = vec![UserFile { field: "source", path: path.into() }];
+        spec.user_files = vec![UserFile { field: "source".to_owned(), path: path.into() }];
     };
     let file = |name: &str, content: &str| FileIdentity {
         name: name.to_owned(),
@@ -265,19 +265,44 @@ fn the_users_files_stand_by_content_and_not_by_place() {
         digest: Digest::of(content.as_bytes()),
     };
     at(&mut pipeline, "data/chat.jsonl");
-    memory.files.insert(&name("corpus"), "source", file("chat.jsonl", "1"));
+    memory.externals.insert(&name("corpus"), "source", file("chat.jsonl", "1"));
     memory.run(&pipeline);
     at(&mut pipeline, "/moved/chat.jsonl");
     assert_eq!(memory.plan(&pipeline), ["corpus hit"]);
-    memory.files.insert(&name("corpus"), "source", file("chat.jsonl", "2"));
+    memory.externals.insert(&name("corpus"), "source", file("chat.jsonl", "2"));
     assert_eq!(memory.plan(&pipeline), ["corpus run: the file `chat.jsonl` of `source` changed"]);
-    memory.files.insert(&name("corpus"), "source", file("other.jsonl", "1"));
+    memory.externals.insert(&name("corpus"), "source", file("other.jsonl", "1"));
     assert_eq!(memory.plan(&pipeline), ["corpus run: `source` names `other.jsonl` instead of `chat.jsonl`"]);
-    memory.files = Files::default();
+    memory.externals = Externals::default();
     assert_eq!(
         memory.plan(&pipeline),
         ["corpus run: `source` is new: \"file:///moved/chat.jsonl\"; `source` no longer names a file"]
     );
+}
+
+#[test]
+fn a_declared_variable_counts_and_its_value_is_shown_nowhere() {
+    let mut pipeline = pipeline("a:");
+    pipeline.stages.get_mut("a").unwrap().environment = vec!["TOKEN".to_owned()];
+    let temp = tempfile::tempdir().unwrap();
+    let files = UserFiles::new(&Home::open(temp.path()).unwrap());
+    let selected = [name("a")].into();
+    let mut memory = Memory::default();
+    let mut reasons = |value: Option<&str>| {
+        let variable = |name: &str| value.filter(|_| name == "TOKEN").map(Into::into);
+        memory.externals = Externals::identify(&pipeline, &selected, &files, variable).unwrap();
+        let plan = memory.plan(&pipeline);
+        memory.run(&pipeline);
+        plan
+    };
+    assert_eq!(reasons(None), ["a run: never run"]);
+    assert_eq!(reasons(None), ["a hit"]);
+    assert_eq!(reasons(Some("secret-1")), ["a run: the environment variable `TOKEN` is now set"]);
+    assert_eq!(reasons(Some("secret-2")), ["a run: the environment variable `TOKEN` changed"]);
+    assert_eq!(reasons(Some("secret-1")), ["a hit"]);
+    assert_eq!(reasons(Some("")), ["a run: the environment variable `TOKEN` changed"]);
+    let record = format!("{:?}", memory.last(&name("a")));
+    assert!(!record.contains("secret"), "{record}");
 }
 
 #[test]
@@ -286,11 +311,12 @@ fn files_that_are_missing_are_shown_all_at_once() {
     let mut pipeline = pipeline("a:\nb:\nunused:");
     pipeline.folder = temp.path().to_owned();
     for (stage, path) in [("a", "no.jsonl"), ("b", "neither.jsonl"), ("unused", "nor.jsonl")] {
-        pipeline.stages.get_mut(stage).unwrap().user_files = vec![UserFile { field: "source", path: path.into() }];
+        pipeline.stages.get_mut(stage).unwrap().user_files =
+            vec![UserFile { field: "source".to_owned(), path: path.into() }];
     }
     let files = UserFiles::new(&Home::open(temp.path().join("home")).unwrap());
     let selected: IndexSet<StageName> = [name("a"), name("b")].into();
-    let problems = Files::identify(&pipeline, &selected, &files).unwrap_err().to_json();
+    let problems = Externals::identify(&pipeline, &selected, &files, |_| None).unwrap_err().to_json();
     let lines: Vec<_> = problems.as_array().unwrap().iter().map(|problem| problem["line"].as_u64().unwrap()).collect();
     assert_eq!(lines, [1, 2]);
     assert!(problems[0]["message"].as_str().unwrap().contains("no.jsonl` does not exist"));
@@ -301,7 +327,7 @@ fn files_that_are_missing_are_shown_all_at_once() {
 fn a_plan_is_json_that_machines_can_read() {
     let (memory, pipeline) = (Memory::default(), pipeline("a:\nb: a"));
     let graph = Graph::new(&pipeline).unwrap();
-    let plan = Plan::new(&pipeline, &graph, &graph.needed_for(pipeline.stages.keys()), &memory.files, &memory);
+    let plan = Plan::new(&pipeline, &graph, &graph.needed_for(pipeline.stages.keys()), &memory.externals, &memory);
     let key = plan.stages[0].key.unwrap();
     assert_eq!(
         serde_json::to_value(&plan).unwrap(),

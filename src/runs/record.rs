@@ -162,7 +162,7 @@ fn resolved_stage(spec: &StageSpec) -> Value {
         stage.insert("inputs".to_owned(), Value::Object(inputs.collect()));
     }
     stage.insert("with".to_owned(), escaped(&spec.config));
-    let Resources { cpus, gpus } = spec.resources;
+    let Resources { cpus, gpus, .. } = spec.resources;
     if spec.resources != Resources::default() {
         let mut resources = serde_json::Map::new();
         if let Some(cpus) = cpus {

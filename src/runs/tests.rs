@@ -61,7 +61,7 @@ fn the_resolved_pipeline_is_a_pipeline() {
     let mut pipeline = pipeline("parts:\nadapter: parts.train parts\npackage: adapter");
     let spec = pipeline.stages.get_mut("adapter").unwrap();
     spec.config = json!({ "learning_rate": 1e-4, "name": "no", "price": "${not} a $${param} $", "none": null });
-    spec.resources = Resources { cpus: Some(2), gpus: 1 };
+    spec.resources = Resources { cpus: Some(2), gpus: 1, ..Resources::default() };
     let record = RunRecord::begin("20260101-000000-000-0000".parse().unwrap(), &pipeline);
     assert_eq!(
         record.resolved,

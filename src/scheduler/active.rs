@@ -79,7 +79,7 @@ impl Active {
     ) -> Result<Self, Ending> {
         let declaration = order.spec.declaration;
         let program = programs.path(declaration.program).map_err(|error| Ending::environment(&error, error.hint()))?;
-        let attempt = Attempt::begin(cache.home, lock, declaration.outputs).map_err(cache_failed)?;
+        let attempt = Attempt::begin(cache.home, lock, &order.spec.outputs).map_err(cache_failed)?;
         let job = job(&order, &attempt, &cache.store).map_err(cache_failed)?;
         let log = cache.home.root().join(&order.log);
         let (started, clock) = (jiff::Timestamp::now(), Instant::now());
@@ -136,9 +136,9 @@ impl Active {
     ) -> Result<ActionRecord, Ending> {
         let (ended, duration_seconds) = (jiff::Timestamp::now(), self.clock.elapsed().as_secs_f64());
         ending::judge(self.last_word, status, self.stopped)?;
-        let outputs = spec.declaration.outputs.iter().map(|&output| {
-            let digest = cache.store.ingest(&self.attempt.output().join(output))?;
-            Ok((output.to_owned(), digest))
+        let outputs = spec.outputs.iter().map(|output| {
+            let digest = cache.store.ingest(&self.attempt.output().join(&output.name))?;
+            Ok((output.name.clone(), digest))
         });
         let device = self.figures.get("device").and_then(|device| device.as_str()).map(str::to_owned);
         let record = ActionRecord {
@@ -184,8 +184,8 @@ fn job(order: &Order<'_>, attempt: &Attempt, store: &Store) -> Result<Job, Cache
         inputs.insert(port.clone(), artifacts);
     }
     let user_files = order.spec.user_files.iter().filter_map(|file| {
-        let digest = order.identity.files.get(file.field)?.digest;
-        Some((file.field.to_owned(), Artifact { path: order.pipeline.folder.join(&file.path), digest }))
+        let digest = order.identity.files.get(&file.field)?.digest;
+        Some((file.field.clone(), Artifact { path: order.pipeline.folder.join(&file.path), digest }))
     });
     Ok(Job {
         protocol: PROTOCOL,
@@ -195,6 +195,7 @@ fn job(order: &Order<'_>, attempt: &Attempt, store: &Store) -> Result<Job, Cache
         inputs,
         user_files: user_files.collect(),
         output: attempt.output(),
+        work: attempt.work(),
         resume: attempt.resume().to_owned(),
         resources: order.spec.resources,
     })

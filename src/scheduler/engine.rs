@@ -24,7 +24,7 @@ use crate::{
     cache::{self, Acquired, Home, Identity, Key, KeyLock, UserFiles},
     config::{InputRef, Pipeline, StageName, StageSpec},
     graph::Graph,
-    plan::{self, Action, Decision, Files, Reason},
+    plan::{self, Action, Decision, Externals, Reason},
     report::{self, Event, Outcome, Sink, StageFailure, StageLogs, Summary},
     runs,
 };
@@ -52,7 +52,7 @@ pub(super) struct Engine<'run> {
     pipeline: &'run Pipeline,
     options: &'run Options,
     cache: Cache<'run>,
-    files: Files,
+    externals: Externals,
     programs: Programs,
     report: Report<'run>,
     books: Books,
@@ -118,7 +118,7 @@ impl<'run> Engine<'run> {
         if let Err(error) = cache::sweep(home) {
             tracing::warn!(error = &error as &dyn std::error::Error, "scratch of earlier runs is left");
         }
-        let files = Files::identify(pipeline, &selected, &UserFiles::new(home))?;
+        let externals = Externals::identify(pipeline, &selected, &UserFiles::new(home), |name| std::env::var_os(name))?;
         let stages: Vec<&StageSpec> = selected.iter().filter_map(|name| pipeline.stages.get(name)).collect();
         let index: HashMap<&StageName, usize> = stages.iter().map(|spec| &spec.name).zip(0..).collect();
         let stages: Vec<Stage<'_>> = stages
@@ -136,7 +136,7 @@ impl<'run> Engine<'run> {
             pipeline,
             options,
             cache: Cache::new(home, pipeline),
-            files,
+            externals,
             programs: Programs::locate()?,
             report: Report { sink, logs: StageLogs::default() },
             books,
@@ -273,7 +273,7 @@ impl<'run> Engine<'run> {
             maker.outputs.as_ref()?.get(&input.output).copied()
         };
         let inputs = spec.inputs.iter().map(|(port, taken)| (port.clone(), taken.iter().filter_map(made).collect()));
-        plan::decide(spec, inputs.collect(), self.files.of(&spec.name), &self.cache.lookup)
+        plan::decide(spec, inputs.collect(), self.externals.of(&spec.name), &self.cache.lookup)
     }
 
     fn heard(&mut self, index: usize, said: Said) {

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path};
 use pipe::{
     cache::{ActionRecord, FileIdentity, Flaw, Key},
     config::{StageName, StageSpec},
-    plan::{self, Lookup},
+    plan::{self, External, Lookup},
     registry::KINDS,
 };
 use pipe_stage::Digest;
@@ -36,8 +36,8 @@ fn key(spec: &StageSpec) -> Key {
     let identity =
         |field: &str| FileIdentity { name: field.to_owned(), folder: true, digest: Digest::of(field.as_bytes()) };
     let files: BTreeMap<String, FileIdentity> =
-        spec.user_files.iter().map(|file| (file.field.to_owned(), identity(file.field))).collect();
-    plan::decide(spec, inputs, &files, &Empty).key
+        spec.user_files.iter().map(|file| (file.field.clone(), identity(&file.field))).collect();
+    plan::decide(spec, inputs, &External { files, ..External::default() }, &Empty).key
 }
 
 #[test]

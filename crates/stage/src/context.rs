@@ -62,6 +62,11 @@ impl Context {
         self.job.output.join(name)
     }
 
+    /// An empty folder to work in, in the same file system as the outputs.
+    pub fn work(&self) -> &Path {
+        &self.job.work
+    }
+
     /// A folder that a killed attempt leaves to the next one with the same key: checkpoints, partial downloads.
     pub fn resume(&self) -> &Path {
         &self.job.resume

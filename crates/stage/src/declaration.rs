@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::{Context, Failure, Kind, Port, Problems, Program, Stage, UserFile, Validate};
+use crate::{Context, Failure, Kind, Output, Port, Problems, Program, Stage, UserFile, Validate};
 
 /// A [`Kind`], erased.
 #[derive(Clone, Copy)]
@@ -19,6 +19,10 @@ pub struct Declaration {
     pub inputs: &'static [Port],
     /// [`Kind::OUTPUTS`]
     pub outputs: &'static [&'static str],
+    /// [`Kind::OPEN_INPUTS`]
+    pub open_inputs: bool,
+    /// [`Kind::OPEN_OUTPUTS`]
+    pub open_outputs: bool,
     parse: fn(&pipe_yaml::Node) -> Result<ParsedConfig, Vec<pipe_yaml::Problem>>,
     schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
 }
@@ -32,6 +36,10 @@ pub struct ParsedConfig {
     pub value: serde_json::Value,
     /// [`Kind::user_files`]
     pub user_files: Vec<UserFile>,
+    /// [`Kind::outputs`]
+    pub outputs: Vec<Output>,
+    /// [`Kind::environment`]
+    pub environment: Vec<String>,
     validate: Box<Validator>,
 }
 
@@ -52,15 +60,18 @@ impl Declaration {
             program: K::PROGRAM,
             inputs: K::INPUTS,
             outputs: K::OUTPUTS,
+            open_inputs: K::OPEN_INPUTS,
+            open_outputs: K::OPEN_OUTPUTS,
             parse: |node| {
                 let config: K::Config = pipe_yaml::deserialize(node)?;
                 let value = serde_json::to_value(&config).map_err(|error| {
                     vec![pipe_yaml::Problem { span: Some(node.span), message: error.to_string(), help: None }]
                 })?;
-                let user_files = K::user_files(&config);
                 Ok(ParsedConfig {
                     value,
-                    user_files,
+                    user_files: K::user_files(&config),
+                    outputs: K::outputs(&config),
+                    environment: K::environment(&config),
                     validate: Box::new(move |inputs, problems| config.validate(inputs, problems)),
                 })
             },

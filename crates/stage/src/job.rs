@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::Digest;
 
 /// The version of the job description and of the events. Both sides must agree on it.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// One stage to run. Self-contained: every path is absolute, nothing is read from the surroundings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub struct Job {
     pub user_files: BTreeMap<String, Artifact>,
     /// An existing folder. Each output of the kind is written below it, as `<output>/<outputs::NAME>/`.
     pub output: PathBuf,
+    /// An existing, empty folder to work in, in the same file system as `output`.
+    pub work: PathBuf,
     /// An existing folder that survives a killed attempt: the same stage with the same key gets it again.
     pub resume: PathBuf,
     /// What the stage may use.
@@ -49,6 +51,10 @@ pub struct Artifact {
 pub struct Resources {
     /// Threads; `None` leaves it to the stage.
     pub cpus: Option<usize>,
+    /// Main memory in bytes; `None` if nothing was said.
+    pub memory_bytes: Option<u64>,
     /// CUDA devices; 0 runs on the CPU.
     pub gpus: usize,
+    /// How long it should take at most, in seconds: what a cluster is asked for. See also the stage's timeout.
+    pub time_seconds: Option<u64>,
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use schemars::JsonSchema;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{Context, Failure};
 
@@ -52,11 +52,40 @@ impl Port {
     }
 }
 
-/// A file or folder of the user's that a configuration names.
+/// A named output of a stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Output {
+    /// Its name: `STAGE.NAME` in a pipeline, `out` where there is only one.
+    pub name: String,
+    /// What it is.
+    pub form: Form,
+}
+
+/// What an output is to those who take it. In the cache, every artifact is a folder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// A folder of files.
+    #[default]
+    Folder,
+    /// One file: an artifact that holds nothing else.
+    File,
+}
+
+impl Output {
+    /// A folder of files.
+    pub fn folder(name: &str) -> Self {
+        Self { name: name.to_owned(), form: Form::Folder }
+    }
+}
+
+/// A file or folder of the user's that a stage names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserFile {
-    /// The top-level field of the configuration that names it.
-    pub field: &'static str,
+    /// The top-level field of the configuration that names it, the place in a list (`scripts.0`), or the input that it
+    /// is (`inputs.NAME`).
+    pub field: String,
     /// The path, absolute or relative to the pipeline file.
     pub path: PathBuf,
 }
@@ -77,9 +106,24 @@ pub trait Kind: 'static {
     const INPUTS: &'static [Port];
     /// The outputs it makes. A single one is called `out` and needs no name in a pipeline.
     const OUTPUTS: &'static [&'static str] = &["out"];
+    /// Whether it takes inputs of any name beside [`Kind::INPUTS`], and files of the user's (`file://PATH`) among them.
+    const OPEN_INPUTS: bool = false;
+    /// Whether the outputs follow from the configuration, by [`Kind::outputs`], instead of from [`Kind::OUTPUTS`].
+    const OPEN_OUTPUTS: bool = false;
+
+    /// The outputs that a stage with this configuration makes.
+    fn outputs(_config: &Self::Config) -> Vec<Output> {
+        Self::OUTPUTS.iter().map(|name| Output::folder(name)).collect()
+    }
+
+    /// The names of the environment variables that reach the stage. Their values are in the key.
+    fn environment(_config: &Self::Config) -> Vec<String> {
+        Vec::new()
+    }
 
     /// The user's own files that the configuration names. The engine resolves them against the pipeline's folder
-    /// and hashes them; in the key the content and the last part of the path stand in for the field's value.
+    /// and hashes them; in the key the content and the last part of the path stand in for the value of a top-level
+    /// field.
     fn user_files(_config: &Self::Config) -> Vec<UserFile> {
         Vec::new()
     }

@@ -299,7 +299,7 @@ impl Kind for CopyFile {
     const INPUTS: &'static [Port] = &[];
 
     fn user_files(config: &CopyFileConfig) -> Vec<UserFile> {
-        vec![UserFile { field: "path", path: config.path.clone() }]
+        vec![UserFile { field: "path".to_owned(), path: config.path.clone() }]
     }
 }
 

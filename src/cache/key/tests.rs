@@ -13,7 +13,14 @@ pub(crate) fn key(number: u64) -> Key {
 
 /// An identity with this configuration.
 pub(crate) fn identity(config: Value) -> Identity {
-    Identity { kind: "tokenize".to_owned(), version: 1, config, files: BTreeMap::new(), inputs: BTreeMap::new() }
+    Identity {
+        kind: "tokenize".to_owned(),
+        version: 1,
+        config,
+        files: BTreeMap::new(),
+        environment: BTreeMap::new(),
+        inputs: BTreeMap::new(),
+    }
 }
 
 fn full() -> Identity {
@@ -23,6 +30,7 @@ fn full() -> Identity {
         version: 3,
         config: json!({ "max_length": 384, "add_eos": true, "ratio": 0.5, "low": -1, "none": null, "list": ["a", 1] }),
         files: BTreeMap::from([("template".to_owned(), file)]),
+        environment: BTreeMap::from([("LEVEL".to_owned(), Some(Digest::of(b"3"))), ("UNSET".to_owned(), None)]),
         inputs: BTreeMap::from([("data".to_owned(), vec![Digest::of(b"one"), Digest::of(b"two")])]),
     }
 }
@@ -30,12 +38,12 @@ fn full() -> Identity {
 /// If this fails, every cache in the world is void: raise `KEY_SCHEMA` and say so in the changelog.
 #[test]
 fn the_key_of_an_identity_never_changes() {
-    assert_eq!(full().key().to_string(), "7537d02a2741d8194ed061db5b3a16a06c7fa695b89129567263031912169b27");
+    assert_eq!(full().key().to_string(), "daf9adedc778f7f53c6e3e703e7d5de25014097b328b01439aa802afd22dd71a");
 }
 
 #[test]
 fn everything_in_an_identity_counts() {
-    let changes: [fn(&mut Identity); 15] = [
+    let changes: [fn(&mut Identity); 18] = [
         |identity| identity.kind.push('x'),
         |identity| identity.version += 1,
         |identity| identity.config["max_length"] = json!(385),
@@ -49,6 +57,9 @@ fn everything_in_an_identity_counts() {
         |identity| identity.files.get_mut("template").unwrap().name.push('x'),
         |identity| identity.files.get_mut("template").unwrap().folder = true,
         |identity| identity.files.get_mut("template").unwrap().digest = Digest::of(b"other"),
+        |identity| identity.environment = BTreeMap::new(),
+        |identity| *identity.environment.get_mut("LEVEL").unwrap() = None,
+        |identity| *identity.environment.get_mut("UNSET").unwrap() = Some(Digest::of(b"")),
         |identity| identity.inputs.get_mut("data").unwrap().reverse(),
         |identity| identity.inputs = BTreeMap::from([("model".to_owned(), identity.inputs["data"].clone())]),
     ];

@@ -24,7 +24,7 @@ impl Kind for Download {
 
     fn user_files(config: &Config) -> Vec<UserFile> {
         match config.source.parse() {
-            Ok(Source::File(path)) => vec![UserFile { field: "source", path }],
+            Ok(Source::File(path)) => vec![UserFile { field: "source".to_owned(), path }],
             // Nothing of the user's, or an error that `validate` reports.
             Ok(Source::Remote { .. }) | Err(_) => Vec::new(),
         }

@@ -47,6 +47,7 @@ fn run(samples: &[Sample], config: Value) -> Result<(Vec<Sample>, Value), Failur
         inputs: [("samples".to_owned(), vec![Artifact { path: input, digest: Digest::of(b"") }])].into(),
         user_files: [].into(),
         output: output.clone(),
+        work: folder.path().join("work"),
         resume: folder.path().join("resume"),
         resources: Resources::default(),
     };

@@ -24,6 +24,7 @@ fn download(config: &Config, path: &Path, digest: Digest, output: &Path) -> Resu
         inputs: [].into(),
         user_files: [("source".to_owned(), Artifact { path: path.to_owned(), digest })].into(),
         output: output.to_owned(),
+        work: output.to_owned(),
         resume: output.to_owned(),
         resources: Resources::default(),
     };

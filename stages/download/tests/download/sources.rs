@@ -21,7 +21,7 @@ fn paths_are_taken_as_they_stand() {
         ("file://../数据/a b%20c", "../数据/a b%20c"),
     ] {
         assert_eq!(source.parse(), Ok(Source::File(path.into())));
-        assert_eq!(Download::user_files(&config(source)), [UserFile { field: "source", path: path.into() }]);
+        assert_eq!(Download::user_files(&config(source)), [UserFile { field: "source".to_owned(), path: path.into() }]);
         assert!(problems(&config(source)).is_empty());
     }
 }

@@ -56,8 +56,9 @@ impl Stage {
             inputs: self.inputs.iter().map(|(name, path)| (name.clone(), artifact(path))).collect(),
             user_files: BTreeMap::new(),
             output: self.folder.path().join("output"),
+            work: self.folder.path().join("work"),
             resume: self.folder.path().join("resume"),
-            resources: Resources { cpus: Some(1), gpus: 0 },
+            resources: Resources { cpus: Some(1), ..Resources::default() },
         };
         let cancelled = Arc::new(AtomicBool::new(self.stopped));
         Runner::of::<Evaluate>().run(&Context::new(job, Box::new(std::io::sink()), cancelled))

@@ -74,6 +74,7 @@ impl Stage {
             ]),
             user_files: BTreeMap::new(),
             output: self.folder.path().join("output"),
+            work: self.folder.path().join("work"),
             resume: self.folder.path().join("resume"),
             resources: Resources::default(),
         };

@@ -39,8 +39,9 @@ fn init(config: &Config, tokenizer: Option<&Path>, output: &Path, cpus: usize) -
         inputs: tokenizer.map(|path| ("tokenizer".to_owned(), vec![artifact(path)])).into_iter().collect(),
         user_files: [].into(),
         output: output.to_owned(),
+        work: output.to_owned(),
         resume: output.to_owned(),
-        resources: Resources { cpus: Some(cpus), gpus: 0 },
+        resources: Resources { cpus: Some(cpus), ..Resources::default() },
     };
     InitModel::run(config, &Context::new(job, Box::new(std::io::sink()), Arc::default()))?;
     Ok(output.join("out"))

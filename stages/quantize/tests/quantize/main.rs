@@ -51,8 +51,9 @@ fn quantize(model: &Path, output: &Path, config: &Config, cpus: usize) -> Result
         inputs: [("model".to_owned(), vec![artifact])].into(),
         user_files: [].into(),
         output: output.to_owned(),
+        work: output.to_owned(),
         resume: output.to_owned(),
-        resources: Resources { cpus: Some(cpus), gpus: 0 },
+        resources: Resources { cpus: Some(cpus), ..Resources::default() },
     };
     let sink = Sink::default();
     Quantize::run(config, &Context::new(job, Box::new(sink.clone()), Arc::default()))?;

@@ -104,6 +104,7 @@ fn run_inputs(model: &Path, inputs: &[&[(&str, &[u8])]], config: Value, cancelle
         inputs: BTreeMap::from([("data".to_owned(), data), ("model".to_owned(), vec![artifact(model.to_owned())])]),
         user_files: BTreeMap::new(),
         output: folder.path().join("output"),
+        work: folder.path().join("work"),
         resume: folder.path().join("resume"),
         resources: Resources::default(),
     };

@@ -52,7 +52,7 @@ impl Stage {
         let samples = folder.path().join("samples");
         write_samples(&samples, rows);
         let inputs = BTreeMap::from([("base".to_owned(), base.to_owned()), ("samples".to_owned(), samples)]);
-        Self { folder, config, inputs, resources: Resources { cpus: Some(1), gpus: 0 }, stop_at: None }
+        Self { folder, config, inputs, resources: Resources { cpus: Some(1), ..Resources::default() }, stop_at: None }
     }
 
     /// Gives the stage another samples folder under the input `name`.
@@ -100,6 +100,7 @@ impl Stage {
             inputs: self.inputs.iter().map(|(name, path)| (name.clone(), artifact(path))).collect(),
             user_files: BTreeMap::new(),
             output: self.folder.path().join("output"),
+            work: self.folder.path().join("work"),
             resume: self.resume(),
             resources: self.resources,
         };

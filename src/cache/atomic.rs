@@ -10,7 +10,7 @@ use std::{
 use rayon::prelude::*;
 use tempfile::NamedTempFile;
 
-use super::{CacheError, Home, error::Trying};
+use super::{CacheError, Home, crash, error::Trying};
 
 /// With more files than this, one call that writes the whole file system back is faster than a call for each.
 const MANY: usize = 100;
@@ -60,8 +60,7 @@ impl Home {
 
 /// Renames a finished temporary file into place, creating the folder if need be.
 fn publish(file: NamedTempFile, path: &Path) -> Result<(), CacheError> {
-    #[cfg(test)]
-    super::crash::point("before rename");
+    crash::point("file.before-rename");
     let file = match file.persist(path) {
         Err(error) if error.error.kind() == io::ErrorKind::NotFound => {
             let folder = parent(path)?;
@@ -71,8 +70,7 @@ fn publish(file: NamedTempFile, path: &Path) -> Result<(), CacheError> {
         persisted => persisted,
     };
     file.map_err(|error| error.error).trying("write", path)?;
-    #[cfg(test)]
-    super::crash::point("after rename");
+    crash::point("file.after-rename");
     Ok(())
 }
 
@@ -96,7 +94,7 @@ fn parent(path: &Path) -> Result<&Path, CacheError> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-    use super::{super::crash, *};
+    use super::*;
 
     #[test]
     fn a_write_makes_folders_and_leaves_no_temporary_file() {
@@ -120,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_crash_leaves_the_old_file_or_the_new_one() {
-        for (point, expected) in [("before rename", "old"), ("after rename", "new")] {
+        for (point, expected) in [("file.before-rename", "old"), ("file.after-rename", "new")] {
             let temp = tempfile::tempdir().unwrap();
             let home = Home::open(temp.path()).unwrap();
             home.write(&temp.path().join("file"), b"old").unwrap();

@@ -23,8 +23,7 @@
 
 mod atomic;
 mod attempt;
-#[cfg(test)]
-mod crash;
+pub(crate) mod crash;
 mod error;
 mod hash;
 mod home;

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use pipe_stage::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::{CacheError, Home, Identity, Key};
+use super::{CacheError, Home, Identity, Key, crash};
 
 /// The longest name of a pipeline that is used as the name of a folder, in bytes.
 const LONGEST_NAME_BYTES: usize = 120;
@@ -84,7 +84,10 @@ impl Records {
             path: path.clone(),
             source: error.into(),
         })?;
-        self.home.write(&path, &bytes)
+        crash::point("record.before");
+        self.home.write(&path, &bytes)?;
+        crash::point("record.after");
+        Ok(())
     }
 
     /// The record that a stage of a pipeline last had, if it is still there. Only for saying what changed.

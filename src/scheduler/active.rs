@@ -18,7 +18,7 @@ use super::{
     process::Worker,
 };
 use crate::{
-    cache::{ActionRecord, Attempt, CacheError, Environment, Home, Identity, KeyLock, Records, Store},
+    cache::{ActionRecord, Attempt, CacheError, Environment, Home, Identity, KeyLock, Records, Store, crash},
     config::{Pipeline, StageSpec},
     plan::CacheLookup,
 };
@@ -80,11 +80,13 @@ impl Active {
         let declaration = order.spec.declaration;
         let program = programs.path(declaration.program).map_err(|error| Ending::environment(&error, error.hint()))?;
         let attempt = Attempt::begin(cache.home, lock, &order.spec.outputs).map_err(cache_failed)?;
+        crash::point("scheduler.attempt");
         let job = job(&order, &attempt, &cache.store).map_err(cache_failed)?;
         let log = cache.home.root().join(&order.log);
         let (started, clock) = (jiff::Timestamp::now(), Instant::now());
         let worker = Worker::spawn(program, &job, &log, &attempt, messages, stage)
             .map_err(|error| Ending::environment(&error, None))?;
+        crash::point("scheduler.spawned");
         Ok(Self {
             worker,
             attempt,
@@ -134,6 +136,7 @@ impl Active {
         cache: &Cache<'_>,
         status: ExitStatus,
     ) -> Result<ActionRecord, Ending> {
+        crash::point("scheduler.worker-ended");
         let (ended, duration_seconds) = (jiff::Timestamp::now(), self.clock.elapsed().as_secs_f64());
         ending::judge(self.last_word, status, self.stopped)?;
         let outputs = spec.outputs.iter().map(|output| {
@@ -158,8 +161,11 @@ impl Active {
             duration_seconds,
             log: self.log,
         };
+        crash::point("scheduler.ingested");
         cache.records.put(&record).map_err(cache_failed)?;
+        crash::point("scheduler.recorded");
         self.attempt.succeed();
+        crash::point("scheduler.cleared");
         Ok(record)
     }
 }

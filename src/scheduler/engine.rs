@@ -21,7 +21,7 @@ use super::{
     signals::SignalWatch,
 };
 use crate::{
-    cache::{self, Acquired, Home, Identity, Key, KeyLock, UserFiles},
+    cache::{self, Acquired, Home, Identity, Key, KeyLock, UserFiles, crash},
     config::{InputRef, Pipeline, StageName, StageSpec},
     graph::Graph,
     plan::{self, Action, Decision, Externals, Reason},
@@ -234,6 +234,7 @@ impl<'run> Engine<'run> {
             }
             Err(error) => return self.failed(index, Ending::environment(&error, None), None, 0.0),
         };
+        crash::point("scheduler.locked");
         self.waiting.remove(&index);
         // Whoever had the lock before may just have made what is needed.
         let decision = self.decide(index);
@@ -376,6 +377,7 @@ impl<'run> Engine<'run> {
         };
         let (run, mut report) = (self.books.run(), self.report);
         let (ran, hits) = (self.books.count(runs::Outcome::Ran), self.books.count(runs::Outcome::Hit));
+        crash::point("scheduler.before-end");
         let seconds = self.books.close(outcome)?;
         let go_on = (outcome != Outcome::Done).then(|| self.options.again.clone());
         let summary = Summary { run, outcome, ran, hits, unfinished, seconds, go_on };

@@ -4,6 +4,8 @@
 
 use std::{path::Path, process::Command};
 
+use pipe_stage::crash;
+
 /// Passed on as they are, where they are set.
 const PASSED: &[&str] = &[
     // finding programs and settings
@@ -35,8 +37,9 @@ const FIXED: &[(&str, &str)] = &[
 /// Names the folder of the attempt, which is removed with it.
 const TEMPORARY: &str = "TMPDIR";
 
-/// Gives `command` the declared environment and nothing else. `temporary` is its folder for temporary files.
-pub(super) fn declare(command: &mut Command, temporary: &Path) {
+/// Gives `command` the declared environment and nothing else. `temporary` is its folder for temporary files. A test may
+/// have the worker of `stage` die: see [`pipe_stage::crash`].
+pub(super) fn declare(command: &mut Command, stage: &str, temporary: &Path) {
     command.env_clear();
     for name in PASSED {
         if let Some(value) = std::env::var_os(name) {
@@ -44,6 +47,9 @@ pub(super) fn declare(command: &mut Command, temporary: &Path) {
         }
     }
     command.envs(FIXED.iter().copied()).env(TEMPORARY, temporary);
+    if let Some(at) = crash::for_worker(stage) {
+        command.env(crash::CRASH_AT, at);
+    }
 }
 
 #[cfg(test)]
@@ -55,7 +61,7 @@ mod tests {
         // Cargo sets CARGO_MANIFEST_DIR for every test.
         assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
         let mut command = Command::new("true");
-        declare(&mut command, Path::new("/scratch"));
+        declare(&mut command, "a", Path::new("/scratch"));
         let names: Vec<_> = command.get_envs().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
         assert!(names.iter().any(|name| name == "PATH"));
         for name in &names {

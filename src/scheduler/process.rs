@@ -66,7 +66,7 @@ impl Worker {
         messages: &SyncSender<Message>,
         stage: usize,
     ) -> Result<Self, SpawnError> {
-        let job = serde_json::to_vec(job)?;
+        let text = serde_json::to_vec(job)?;
         let log = File::options().append(true).create(true).open(log)?;
         let mut command = Command::new(program);
         command
@@ -77,7 +77,7 @@ impl Worker {
             // No stage may depend on where the scheduler was started.
             .current_dir("/")
             .process_group(0);
-        environment::declare(&mut command, &attempt.temporary());
+        environment::declare(&mut command, &job.stage, &attempt.temporary());
 
         // Workers are only spawned on this thread, so no other child inherits the descriptor in between.
         fcntl_setfd(attempt.lock(), FdFlags::empty()).map_err(io::Error::from)?;
@@ -87,7 +87,7 @@ impl Worker {
 
         let worker = Self { group: Pid::from_child(&child), reaped: Arc::default() };
         let threads = match (child.stdin.take(), child.stdout.take()) {
-            (Some(stdin), Some(stdout)) => worker.start_threads(child, stdin, stdout, job, messages, stage),
+            (Some(stdin), Some(stdout)) => worker.start_threads(child, stdin, stdout, text, messages, stage),
             _ => Err(io::Error::other("the worker has no standard streams")),
         };
         // Without its threads nobody would wait for it.

@@ -7,6 +7,7 @@
 //! This crate knows neither the engine nor libtorch.
 
 mod context;
+pub mod crash;
 mod declaration;
 mod digest;
 mod event;

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use crate::{Context, Event, Failure, FailureClass, Job, PROTOCOL, Runner, Status};
+use crate::{Context, Event, Failure, FailureClass, Job, PROTOCOL, Runner, Status, crash};
 
 /// The subcommand under which both programs run a job.
 pub const WORKER_SUBCOMMAND: &str = "worker";
@@ -31,6 +31,7 @@ pub fn worker_main(runners: &[Runner]) -> ExitCode {
             return ExitCode::from(3);
         }
     };
+    crash::point("worker.job-read");
     let context = Context::new(job, Box::new(std::io::stdout()), cancelled);
     let result = match runners.iter().find(|runner| runner.kind == context.job().kind) {
         Some(runner) => runner.run(&context),
@@ -44,7 +45,9 @@ pub fn worker_main(runners: &[Runner]) -> ExitCode {
             (failure.into_status(), code)
         }
     };
+    crash::point("worker.before-result");
     context.send(&Event::Result(status));
+    crash::point("worker.after-result");
     ExitCode::from(code)
 }
 

@@ -17,6 +17,7 @@ use super::Store;
 use crate::cache::{
     CacheError, Entry, Manifest, OutputError,
     atomic::sync,
+    crash,
     error::Trying,
     hash::hash_file,
     stamp::{Stamp, Stamps},
@@ -54,12 +55,15 @@ impl Store {
         let shards: BTreeSet<&Path> = objects.iter().filter_map(|object| object.parent()).collect();
         sync(&shards.into_iter().collect::<Vec<_>>())?;
 
+        crash::point("store.objects-placed");
         let text = manifest.to_text();
         let digest = Digest::of(text.as_bytes());
         let object = self.home.object(&digest);
         self.home.write_object(&object, text.as_bytes())?;
         sync(&object.parent().into_iter().collect::<Vec<_>>())?;
+        crash::point("store.manifest-written");
         self.remember(&digest, &manifest, &objects);
+        crash::point("store.stamps-written");
         Ok(digest)
     }
 
@@ -79,7 +83,9 @@ impl Store {
     /// Moves it to its place among the objects.
     fn place(&self, file: Ready) -> Result<Entry, CacheError> {
         let object = self.home.object(&file.entry.digest);
+        crash::point("object.before-rename");
         rename(&file.path, &object)?;
+        crash::point("object.after-rename");
         Ok(file.entry)
     }
 

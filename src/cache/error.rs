@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pipe_stage::Digest;
+use pipe_stage::{Digest, manifest::escape};
 
 use super::Flaw;
 
@@ -72,19 +72,19 @@ pub enum OutputError {
         output: String,
     },
     /// Links would point out of the artifact.
-    #[error("the output file `{path}` is a symbolic link: a stage must write files, or copy them")]
+    #[error("the output file `{}` is a symbolic link: a stage must write files, or copy them", escape(path))]
     Link {
         /// Relative to the output.
         path: String,
     },
     /// Sockets, pipes and devices have no bytes to keep.
-    #[error("the output file `{path}` is neither a file nor a folder")]
+    #[error("the output file `{}` is neither a file nor a folder", escape(path))]
     Special {
         /// Relative to the output.
         path: String,
     },
     /// The name could not be stored or shown.
-    #[error("the output file {path:?} has a name that cannot be stored: names are UTF-8 without control characters")]
+    #[error("the output file {path:?} has a name that cannot be stored: names are UTF-8")]
     Name {
         /// Relative to the output.
         path: String,

@@ -11,7 +11,7 @@ use std::{
     time::SystemTime,
 };
 
-use pipe_stage::Digest;
+use pipe_stage::{Digest, manifest::escape};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -178,7 +178,7 @@ impl fmt::Display for Flaw {
             Self::Damaged { file, why } => (file, format!("is damaged in the cache ({why})")),
         };
         match file {
-            Some(file) => write!(f, "its file `{file}` {flaw}"),
+            Some(file) => write!(f, "its file `{}` {flaw}", escape(file)),
             None => write!(f, "the list of its files {flaw}"),
         }
     }

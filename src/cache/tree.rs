@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::manifest::is_storable;
+use pipe_stage::manifest::is_storable;
 
 /// A file that a walk found.
 #[derive(Debug)]

@@ -72,7 +72,7 @@ pub enum UserFileError {
         path: PathBuf,
     },
     /// A name that no artifact can have.
-    #[error("{:?} has a name that cannot be kept: names are UTF-8 without control characters", path)]
+    #[error("{:?} has a name that cannot be kept: names are UTF-8", path)]
     Name {
         /// The file.
         path: PathBuf,
@@ -145,7 +145,7 @@ fn folder_digest(root: &Path, known: &Stamps, stamps: &mut Stamps) -> Result<Dig
         Entry { path: file.name, digest: seen.digest, size: seen.stamp.size(), executable: seen.executable }
     };
     let entries = found.into_iter().zip(seen).map(entry).collect();
-    Ok(Digest::of(Manifest::new(entries).to_text().as_bytes()))
+    Ok(Manifest::new(entries).digest())
 }
 
 /// A file that was looked at.

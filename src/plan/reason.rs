@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pipe_stage::Digest;
+use pipe_stage::{Digest, manifest::escape};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -245,6 +245,6 @@ struct InBrackets<'a>(&'a Option<String>);
 
 impl fmt::Display for InBrackets<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_ref().map_or(Ok(()), |file| write!(f, " (`{file}`)"))
+        self.0.as_ref().map_or(Ok(()), |file| write!(f, " (`{}`)", escape(file)))
     }
 }

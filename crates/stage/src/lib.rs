@@ -14,6 +14,7 @@ mod event;
 mod failure;
 mod job;
 mod kind;
+pub mod manifest;
 mod worker;
 
 pub use context::Context;

@@ -95,6 +95,28 @@ fn a_folder_goes_in_and_comes_out_by_its_digest() {
 }
 
 #[test]
+fn any_name_of_utf_8_is_stored_and_comes_back() {
+    let fixture = Fixture::new();
+    let odd = [
+        ("two\nlines", "1"),
+        ("a b/ c ", "2"),
+        ("🎉\t\u{1b}[2J", "3"),
+        (r"back\nslash", "4"),
+        ("数据/训练 集.jsonl", "5"),
+        ("\"q\"", "6"),
+    ];
+    let digest = fixture.ingest(&odd);
+    let (view, copy) = (fixture.temp.path().join("view"), fixture.temp.path().join("copy"));
+    fixture.store.materialise(&digest, &view).unwrap();
+    fixture.store.checkout(&digest, &copy).unwrap();
+    assert_eq!((read(&view), read(&copy)), (files(&odd), files(&odd)));
+
+    fs::remove_file(fixture.object("1")).unwrap();
+    let flaw = fixture.store.verify(&digest).unwrap_err();
+    assert_eq!(flaw.to_string(), r"its file `two\nlines` is missing from the cache");
+}
+
+#[test]
 fn objects_are_read_only_and_a_copy_is_not_tied_to_them() {
     let fixture = Fixture::new();
     let digest = fixture.ingest(FILES);
@@ -192,8 +214,8 @@ fn what_is_no_artifact_is_refused_with_its_name() {
     assert!(refused(&folder).starts_with("the output file `socket` is neither"));
     fs::remove_file(folder.join("socket")).unwrap();
 
-    fs::write(folder.join("two\nlines"), "x").unwrap();
-    assert!(refused(&folder).starts_with("the output file \"two\\nlines\" has a name"));
+    symlink("/etc", folder.join("two\nlines")).unwrap();
+    assert!(refused(&folder).starts_with("the output file `two\\nlines` is a symbolic link"));
     fs::remove_file(folder.join("two\nlines")).unwrap();
     fs::write(folder.join(std::ffi::OsStr::from_bytes(b"\xff")), "x").unwrap();
     assert!(refused(&folder).contains("has a name that cannot be stored"));

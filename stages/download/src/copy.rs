@@ -8,7 +8,10 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use pipe_stage::{Context, Digest, Failure};
+use pipe_stage::{
+    Context, Failure,
+    manifest::{self, Manifest},
+};
 use rayon::prelude::*;
 
 use crate::{Config, digests::FileHasher};
@@ -47,10 +50,7 @@ struct Entry {
 
 /// A file that was copied.
 struct Copied {
-    name: String,
-    bytes: u64,
-    executable: bool,
-    blake3: Digest,
+    entry: manifest::Entry,
     sha256: Option<String>,
 }
 
@@ -79,20 +79,21 @@ pub(crate) fn run(config: &Config, context: &Context) -> Result<(), Failure> {
     let copied =
         entries.par_iter().map(|entry| copy(entry, &output, config, &progress)).collect::<Result<Vec<_>, Failure>>()?;
 
-    let found = match copied.as_slice() {
-        [file] if !is_folder => file.blake3,
-        files => manifest_digest(files),
-    };
-    expect(root, "BLAKE3", config.blake3.as_deref(), &found.to_string())?;
     if let [Copied { sha256: Some(sha256), .. }] = copied.as_slice() {
         expect(root, "SHA-256", config.sha256.as_deref(), sha256)?;
     }
+    let manifest = Manifest::new(copied.into_iter().map(|file| file.entry).collect());
+    let found = match manifest.entries() {
+        [file] if !is_folder => file.digest,
+        _ => manifest.digest(),
+    };
+    expect(root, "BLAKE3", config.blake3.as_deref(), &found.to_string())?;
     if found != source.digest {
         // The key of this stage stands for other bytes than these.
         return Err(Failure::from(Error::Changed { path: root.to_owned() }).hint("run again when nothing writes to it"));
     }
-    context.figure("files", copied.len());
-    context.figure("bytes", copied.iter().map(|file| file.bytes).sum::<u64>());
+    context.figure("files", manifest.entries().len());
+    context.figure("bytes", manifest.total_bytes());
     Ok(())
 }
 
@@ -160,17 +161,7 @@ fn copy(entry: &Entry, output: &Path, config: &Config, progress: &Progress<'_>) 
         progress.advance(count as u64)?;
     }
     let (blake3, sha256) = hasher.finish();
-    Ok(Copied { name: entry.name.clone(), bytes, executable, blake3, sha256 })
-}
-
-/// The digest that the engine gives a folder: BLAKE3 of a text that lists digest, mode, size and path of each file.
-fn manifest_digest(files: &[Copied]) -> Digest {
-    let mut text = "pipe manifest 1\n".to_owned();
-    for Copied { name, bytes, executable, blake3, .. } in files {
-        let mode = if *executable { 'x' } else { '-' };
-        text += &format!("{blake3} {mode} {bytes} {name}\n");
-    }
-    Digest::of(text.as_bytes())
+    Ok(Copied { entry: manifest::Entry { path: entry.name.clone(), digest: blake3, size: bytes, executable }, sha256 })
 }
 
 fn expect(path: &Path, algorithm: &'static str, expected: Option<&str>, found: &str) -> Result<(), Failure> {

@@ -28,6 +28,7 @@ fn folder(dir: &Path) -> (PathBuf, Digest) {
     fs::create_dir_all(root.join("empty")).unwrap();
     fs::write(root.join("config.json"), "{}").unwrap();
     fs::write(root.join(".hidden"), "h").unwrap();
+    fs::write(root.join("two\nlines 🎉"), "2").unwrap();
     fs::write(root.join("tools/run.sh"), "#!").unwrap();
     fs::set_permissions(root.join("tools/run.sh"), fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(dir.join("blob"), vec![7; 10_000_000]).unwrap();
@@ -37,11 +38,12 @@ fn folder(dir: &Path) -> (PathBuf, Digest) {
         format!("{} {mode} {} {name}\n", Digest::of(&bytes), bytes.len())
     };
     let manifest = format!(
-        "pipe manifest 1\n{}{}{}{}",
+        "pipe manifest 1\n{}{}{}{}\\{} - 1 two\\nlines 🎉\n",
         line('-', ".hidden"),
         line('-', "config.json"),
         line('-', "tools/more/weights"),
-        line('x', "tools/run.sh")
+        line('x', "tools/run.sh"),
+        Digest::of(b"2")
     );
     (root, Digest::of(manifest.as_bytes()))
 }

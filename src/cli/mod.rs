@@ -3,12 +3,15 @@
 //! Data goes to standard output, everything said on the way to standard error. With `--format json`, standard output
 //! holds JSON only.
 
+mod candidates;
 mod check;
+mod completions;
 mod dag;
 mod doctor;
 mod exit;
 mod get;
 mod log;
+mod man;
 mod pipeline;
 mod plan;
 mod recorded;
@@ -22,6 +25,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub use exit::{CliError, Exit};
 
 /// Declarative machine-learning pipelines: content-hashed, cached, reproducible bit for bit.
+///
+/// A pipeline is a YAML file of stages, each of some kind, with a configuration and inputs. `pipe run FILE` brings them
+/// up to date: it runs what changed and takes the rest from the cache.
 #[derive(Parser)]
 #[command(name = "pipe", version, arg_required_else_help = true, after_help = AFTER_HELP)]
 struct Arguments {
@@ -34,6 +40,23 @@ Exit codes: 0 done; 1 a stage failed or was stopped; 2 wrong usage or an invalid
 3 the machine lacks something; 70 a bug in pipe.
 
 The cache is $PIPE_HOME, or `.pipe` in the nearest folder above the pipeline that has one, or beside the pipeline.";
+
+/// The same for the manual.
+const EXIT_CODES: &[(&str, &str)] = &[
+    ("0", "Everything asked for is there."),
+    ("1", "A stage failed, or the run was stopped."),
+    ("2", "The command line or the pipeline is wrong."),
+    ("3", "The machine lacks something: a program, memory, space, a permission."),
+    ("70", "A bug in pipe. Please report it with what was printed."),
+];
+
+/// The environment variables that the program looks at.
+const VARIABLES: &[(&str, &str)] = &[
+    ("PIPE_HOME", "The folder of the cache, instead of `.pipe` in or above the pipeline's folder."),
+    ("PIPE_TORCH", "The program pipe-torch, if it does not lie beside pipe."),
+    ("HF_TOKEN, HF_HOME", "The token for gated models, and the folder that holds it otherwise."),
+    ("NO_COLOR", "If set, nothing is coloured."),
+];
 
 #[derive(Subcommand)]
 enum Command {
@@ -53,6 +76,10 @@ enum Command {
     Get(get::Get),
     /// Say what this machine has and which kinds it can run
     Doctor(doctor::Doctor),
+    /// Print a script that completes commands, files and stages in a shell
+    Completions(completions::Completions),
+    /// Write the manual pages
+    Man(man::Man),
     /// Run one job (started by the scheduler)
     #[command(hide = true)]
     Worker,
@@ -70,7 +97,10 @@ enum Format {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    match panic::catch_unwind(|| dispatch(Arguments::parse())) {
+    match panic::catch_unwind(|| {
+        completions::answer();
+        dispatch(Arguments::parse())
+    }) {
         Ok(Ok(exit)) => exit.into(),
         Ok(Err(error)) => error.report().into(),
         Err(_) => {
@@ -94,6 +124,8 @@ fn dispatch(arguments: Arguments) -> Result<Exit, CliError> {
         Command::Log(command) => command.execute(),
         Command::Get(command) => command.execute(),
         Command::Doctor(command) => command.execute(),
+        Command::Completions(command) => command.execute(),
+        Command::Man(command) => command.execute(),
         Command::Worker => Ok(Exit::Code(pipe_stage::worker_main(&crate::registry::runners()))),
     }
 }

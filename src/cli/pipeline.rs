@@ -4,7 +4,7 @@ use std::{io::Write, path::PathBuf};
 
 use clap::Args;
 
-use super::CliError;
+use super::{CliError, candidates};
 use crate::{
     config::{self, Pipeline, StageName},
     registry,
@@ -14,9 +14,10 @@ use crate::{
 #[derive(Args)]
 pub(super) struct PipelineArguments {
     /// The pipeline file
+    #[arg(add = candidates::pipeline_files())]
     pub(super) file: PathBuf,
     /// Override a parameter (`--set model=file:///m`) or a value (`--set stages.adapter.with.seed=7`)
-    #[arg(long = "set", value_name = "PATH=VALUE")]
+    #[arg(long = "set", value_name = "PATH=VALUE", add = candidates::settings())]
     set: Vec<String>,
 }
 

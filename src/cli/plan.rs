@@ -4,7 +4,8 @@ use clap::Args;
 use owo_colors::OwoColorize;
 
 use super::{
-    CliError, Exit, Format, pipeline::PipelineArguments, pipeline::print, pipeline::print_json, pipeline::stages_named,
+    CliError, Exit, Format, candidates, pipeline::PipelineArguments, pipeline::print, pipeline::print_json,
+    pipeline::stages_named,
 };
 use crate::{
     cache::{Home, UserFiles},
@@ -18,6 +19,7 @@ pub(super) struct Plan {
     #[command(flatten)]
     pipeline: PipelineArguments,
     /// The stages to plan, with all that they need; all stages if none is named
+    #[arg(add = candidates::stages())]
     stages: Vec<String>,
     /// How to write the result
     #[arg(long, value_enum, default_value_t)]

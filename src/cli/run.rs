@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, process::ExitCode};
 
 use clap::Args;
 
-use super::{CliError, Exit, Format, pipeline::PipelineArguments, pipeline::stages_named};
+use super::{CliError, Exit, Format, candidates, pipeline::PipelineArguments, pipeline::stages_named};
 use crate::{
     cache::Home,
     report::{Human, JsonLines, Sink},
@@ -17,6 +17,7 @@ pub(super) struct Run {
     #[command(flatten)]
     pipeline: PipelineArguments,
     /// The stages to bring up to date, with all that they need; all stages if none is named
+    #[arg(add = candidates::stages())]
     stages: Vec<String>,
     /// How many stages may run at a time
     #[arg(long, default_value = "1", value_name = "N")]

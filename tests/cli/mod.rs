@@ -1,5 +1,7 @@
 //! The real program from outside: exit codes, what it prints, and a whole fine-tune.
 
+mod shell;
+
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},

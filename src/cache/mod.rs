@@ -13,7 +13,8 @@
 //! locks/KEY                 held by the process that works on a key, gone otherwise
 //! scratch/KEY/              the running attempt; swept when nobody holds the lock
 //! resume/KEY/               what a killed attempt leaves to the next one
-//! runs/ID.json, logs/ID/    run records, and the logs of their stages
+//! runs/ID.jsonl, logs/ID/   journals of runs, and the logs of their stages
+//! pipelines/DIGEST.yaml     resolved pipelines, which the journals name
 //! tmp/                      files about to be renamed into place
 //! ```
 //! # Rules

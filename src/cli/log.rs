@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{CliError, Exit, Format, pipeline::print, pipeline::print_json, recorded::Recorded};
+use crate::runs::{Outcome, Runs, StageRun};
 
 /// Arguments of `pipe log`.
 #[derive(Args)]
@@ -21,8 +22,10 @@ pub(super) struct Log {
 
 impl Log {
     pub(super) fn execute(self) -> Result<Exit, CliError> {
-        let (home, run) = self.recorded.run_with(&self.stage, |stage| stage.log.is_some())?;
-        let stage = &run.stages[&self.stage];
+        let found = |stage: &StageRun| stage.log.is_some() || stage.outcome == Outcome::Hit;
+        let (home, mut run) = self.recorded.run_with(&self.stage, found)?;
+        let stage = &mut run.stages[&self.stage];
+        Runs::new(&home).complete_stage(stage);
         let path = stage.log.iter().fold(home.root().to_owned(), |root, log| root.join(log));
         let bytes = fs::read(&path).map_err(|error| {
             let help = "the log was removed from the cache; run the stage again for a new one".to_owned();

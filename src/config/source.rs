@@ -54,6 +54,11 @@ impl Source {
         &self.text
     }
 
+    /// What stands behind each `--set`, in order.
+    pub fn overrides(&self) -> impl Iterator<Item = &str> {
+        self.overrides.iter().map(|given| given.text.as_str())
+    }
+
     /// Lays out one more `--set`, and says where it starts.
     pub(super) fn push_override(&mut self, text: String) -> usize {
         // One byte between the texts: a span at the very end of one is not at the start of the next.

@@ -97,6 +97,17 @@ pub enum Reason {
     },
 }
 
+impl Reason {
+    /// The stages that gave this reason: those whose output is new, or still to be made.
+    pub fn stages(&self) -> &[StageName] {
+        match self {
+            Self::Input { stages, .. } => stages,
+            Self::Upstream { stage } => std::slice::from_ref(stage),
+            _ => &[],
+        }
+    }
+}
+
 /// What differs between the last run of a stage and the next one. At least one reason.
 pub(super) fn differences(spec: &StageSpec, last: &Identity, now: &Identity) -> Vec<Reason> {
     if last.kind != now.kind {

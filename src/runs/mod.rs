@@ -1,14 +1,31 @@
 //! Run records: what each execution of a pipeline did, kept also when it failed.
+//!
+//! A run writes a [journal] while it goes on; everybody else reads. Nothing here decides, and nothing here waits: to
+//! look at a run that goes on never holds it up.
 
 mod id;
+mod journal;
+mod machine;
+mod measure;
+mod read;
 mod record;
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
-use crate::cache::{CacheError, Home};
+use pipe_stage::Digest;
+
+use crate::cache::{CacheError, Home, Records};
 
 pub use id::{InvalidRunId, RunId};
-pub use record::{Outcome, RunRecord, RunStatus, StageRun};
+pub(crate) use journal::{Header, Journal, Line, RunEnded, StageBegan, StageEnded};
+pub use machine::Machine;
+pub use measure::Measure;
+pub(crate) use measure::figures;
+pub use read::RunSummary;
+pub use record::{AttemptRun, Counts, Outcome, RunRecord, RunStatus, StageRun, resolved_yaml};
 
 /// The run records of a home.
 #[derive(Debug, Clone)]
@@ -22,66 +39,129 @@ impl Runs {
         Self { home: home.clone() }
     }
 
-    /// An id that no other run has, now or at the same time, and the folder for the logs of the run's stages.
+    /// Opens the journal of a run that begins now, under an id that no other run has. The run counts as alive until the
+    /// journal is dropped, or the process dies.
     ///
     /// # Errors
-    /// If the folder cannot be made.
-    pub fn begin(&self) -> Result<RunId, CacheError> {
-        let logs = self.home.root().join("logs");
-        let failed = |path: PathBuf| move |source| CacheError::Io { action: "create the folder", path, source };
-        fs::create_dir_all(&logs).map_err(failed(logs.clone()))?;
+    /// If the journal cannot be made.
+    pub(crate) fn begin(&self) -> Result<(RunId, Journal), CacheError> {
+        let failed = |action, path: &Path, source| CacheError::Io { action, path: path.to_owned(), source };
         loop {
             let id = RunId::generate();
-            let folder = logs.join(id.as_str());
-            match fs::create_dir(&folder) {
+            let path = self.path(&id);
+            match Journal::create(path.clone()) {
+                Ok(journal) => return Ok((id, journal)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                created => return created.map(|()| id).map_err(failed(folder)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let folder = self.folder();
+                    fs::create_dir_all(&folder).map_err(|source| failed("create the folder", &folder, source))?;
+                }
+                Err(error) => return Err(failed("create", &path, error)),
             }
         }
     }
 
-    /// The log of a stage, relative to the home: `logs/RUN/STAGE.log`.
-    pub fn log(id: &RunId, stage: &str) -> PathBuf {
-        ["logs", id.as_str(), &format!("{stage}.log")].iter().collect()
+    /// The folder of a run's logs, relative to the home: `logs/RUN`.
+    pub fn logs(id: &RunId) -> PathBuf {
+        ["logs", id.as_str()].iter().collect()
     }
 
-    /// Writes the record of a run, in place of what it said before.
+    /// The log of a stage's attempt, counted from 1, relative to the home: `logs/RUN/STAGE.log`, then
+    /// `logs/RUN/STAGE.2.log`.
+    pub fn log(id: &RunId, stage: &str, attempt: usize) -> PathBuf {
+        let name = if attempt <= 1 { format!("{stage}.log") } else { format!("{stage}.{attempt}.log") };
+        Self::logs(id).join(name)
+    }
+
+    /// Keeps the text of a resolved pipeline, and gives its digest. `known` is the digest if the caller can tell it
+    /// without the text, which is then only made if the home does not have it.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn put(&self, record: &RunRecord) -> Result<(), CacheError> {
-        let path = self.path(&record.id);
-        let failed =
-            |error: serde_json::Error| CacheError::Io { action: "write", path: path.clone(), source: error.into() };
-        let bytes = serde_json::to_vec_pretty(record).map_err(failed)?;
-        self.home.write(&path, &bytes)
+    pub fn keep_resolved(&self, known: Option<Digest>, yaml: impl FnOnce() -> String) -> Result<Digest, CacheError> {
+        if let Some(digest) = known.filter(|digest| self.pipeline(digest).exists()) {
+            return Ok(digest);
+        }
+        let yaml = yaml();
+        let digest = Digest::of(yaml.as_bytes());
+        let path = self.pipeline(&digest);
+        if !path.exists() {
+            self.home.write(&path, yaml.as_bytes())?;
+        }
+        Ok(digest)
     }
 
-    /// The record of a run. `None` if there is none, or it cannot be read.
+    /// The resolved pipeline of this digest, as YAML: what a run meant, with nothing left to fill in. `None` if it is
+    /// gone or damaged.
+    pub fn resolved(&self, digest: &Digest) -> Option<String> {
+        let text = fs::read_to_string(self.pipeline(digest)).ok()?;
+        (Digest::of(text.as_bytes()) == *digest).then_some(text)
+    }
+
+    /// The record of a run. `None` if there is none, or it cannot be read. What a hit shares with the run that made its
+    /// artifacts is left out: see [`Runs::complete`].
     pub fn get(&self, id: &RunId) -> Option<RunRecord> {
-        let bytes = fs::read(self.path(id)).ok()?;
-        serde_json::from_slice(&bytes)
-            .inspect_err(|error| tracing::warn!(%id, %error, "a run record cannot be read"))
-            .ok()
+        read::record(&self.path(id))
     }
 
-    /// The ids of all runs with a record, the newest first.
+    /// Fills in what hits share with the run that made their artifacts: figures, measurements, environment and log.
+    pub fn complete(&self, record: &mut RunRecord) {
+        record.stages.values_mut().for_each(|stage| self.complete_stage(stage));
+    }
+
+    /// The same for one stage. A stage that was no hit is left as it is.
+    pub fn complete_stage(&self, stage: &mut StageRun) {
+        let key = stage.key.filter(|_| stage.outcome == Outcome::Hit);
+        if let Some(action) = key.and_then(|key| Records::new(&self.home).get(&key)) {
+            (stage.figures, stage.metrics) = (action.figures, action.metrics);
+            (stage.environment, stage.log) = (action.environment, Some(action.log));
+        }
+    }
+
+    /// The ids of all runs, the newest first.
     pub fn ids(&self) -> Vec<RunId> {
-        let names = fs::read_dir(self.home.root().join("runs")).into_iter().flatten();
+        let names = fs::read_dir(self.folder()).into_iter().flatten();
         let id =
-            |entry: io::Result<fs::DirEntry>| entry.ok()?.file_name().to_str()?.strip_suffix(".json")?.parse().ok();
+            |entry: io::Result<fs::DirEntry>| entry.ok()?.file_name().to_str()?.strip_suffix(".jsonl")?.parse().ok();
         let mut ids: Vec<RunId> = names.filter_map(id).collect();
         ids.sort_unstable_by(|a, b| b.cmp(a));
         ids
     }
 
-    /// The newest run for which `wanted` holds.
+    /// The runs of the pipeline of this name, the newest first, each read when the iterator comes to it.
+    pub fn of(&self, pipeline: &str) -> impl Iterator<Item = RunRecord> {
+        let (runs, pipeline) = (self.clone(), pipeline.to_owned());
+        self.ids().into_iter().filter_map(move |id| read::record_of(&pipeline, &runs.path(&id)))
+    }
+
+    /// The newest run for which `wanted` holds. Reads no further than to that one.
     pub fn latest(&self, wanted: impl Fn(&RunRecord) -> bool) -> Option<RunRecord> {
         self.ids().iter().filter_map(|id| self.get(id)).find(wanted)
     }
 
-    fn path(&self, id: &RunId) -> PathBuf {
-        self.home.root().join("runs").join(format!("{id}.json"))
+    /// All runs as a list shows them, the newest first. Of each, only the first and the last line are read, when the
+    /// iterator comes to it.
+    pub fn summaries(&self) -> impl Iterator<Item = RunSummary> {
+        let runs = self.clone();
+        self.ids().into_iter().filter_map(move |id| read::summary(&runs.path(&id)))
+    }
+
+    /// Whether the process of a run lives.
+    pub fn is_live(&self, id: &RunId) -> bool {
+        journal::is_live(&self.path(id))
+    }
+
+    /// The journal of a run.
+    pub fn path(&self, id: &RunId) -> PathBuf {
+        self.folder().join(format!("{id}.jsonl"))
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.home.root().join("runs")
+    }
+
+    fn pipeline(&self, digest: &Digest) -> PathBuf {
+        self.home.root().join("pipelines").join(format!("{digest}.yaml"))
     }
 }
 

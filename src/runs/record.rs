@@ -1,4 +1,4 @@
-//! The record of one run.
+//! The record of one run, as it stands in memory. On disk it is a [journal](super::journal).
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -7,15 +7,14 @@ use pipe_stage::{Digest, Resources};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::RunId;
+use super::{Machine, RunId};
 use crate::{
     cache::{Environment, Key},
     config::{Pipeline, StageSpec},
 };
 
 /// What one execution of a pipeline did.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunRecord {
     /// Its name.
     pub id: RunId,
@@ -23,18 +22,24 @@ pub struct RunRecord {
     pub pipeline: String,
     /// The pipeline's file, absolute.
     pub file: PathBuf,
-    /// The pipeline as it was meant, as YAML: parameters put in, overrides applied, defaults filled in.
-    pub resolved: String,
+    /// What stood behind each `--set`.
+    pub set: Vec<String>,
+    /// The stages that were asked for; none means all.
+    pub targets: Vec<String>,
+    /// The digest of the pipeline as it was meant: see [`Runs::resolved`](super::Runs::resolved).
+    pub resolved: Digest,
     /// How it ended.
     pub status: RunStatus,
     /// When it began.
     pub started: jiff::Timestamp,
-    /// When it ended; `None` while it goes on.
+    /// When it ended; `None` while it goes on, and if it was killed.
     pub ended: Option<jiff::Timestamp>,
-    /// How long it took, by a clock that nobody sets.
+    /// How long it took, by a clock that nobody sets; 0 until it ends.
     pub duration_seconds: f64,
     /// The version of `pipe`.
     pub version: String,
+    /// What it ran on.
+    pub machine: Machine,
     /// What became of each stage of the run, in the order of the work.
     pub stages: IndexMap<String, StageRun>,
 }
@@ -43,7 +48,7 @@ pub struct RunRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunStatus {
-    /// Not yet; or it was killed.
+    /// Not yet.
     Running,
     /// Every stage is up to date.
     Done,
@@ -51,11 +56,12 @@ pub enum RunStatus {
     Failed,
     /// It was asked to stop.
     Cancelled,
+    /// Its process died before it could say how it ended.
+    Killed,
 }
 
 /// What became of a stage in a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StageRun {
     /// Its kind.
     pub kind: String,
@@ -67,14 +73,35 @@ pub struct StageRun {
     pub outputs: BTreeMap<String, Digest>,
     /// Why it ran, in words.
     pub reasons: Vec<String>,
-    /// How long its worker took.
+    /// The stages whose new output is among the reasons.
+    pub because: Vec<String>,
+    /// Each time that its worker was started in this run, in order.
+    pub attempts: Vec<AttemptRun>,
+    /// How long its last attempt took; 0 for a hit.
     pub duration_seconds: f64,
-    /// Its figures: of this run, or of the one that made the artifacts.
+    /// What it reported of the finished work. Of a hit: see [`Runs::complete`](super::Runs::complete).
     pub figures: IndexMap<String, Value>,
-    /// What it ran on.
+    /// The last measurements that it reported. Of a hit: see [`Runs::complete`](super::Runs::complete).
+    pub metrics: IndexMap<String, f64>,
+    /// What it ran on. Of a hit: see [`Runs::complete`](super::Runs::complete).
     pub environment: Environment,
-    /// Its log, relative to the home; that of an earlier run if it was a hit.
+    /// The log of its last attempt, relative to the home. Of a hit: see [`Runs::complete`](super::Runs::complete).
     pub log: Option<PathBuf>,
+    /// What it failed of: the error and its causes, outermost first.
+    pub error: Vec<String>,
+}
+
+/// One start of a stage's worker.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AttemptRun {
+    /// When.
+    pub started: jiff::Timestamp,
+    /// How it ended; `None` if it goes on, or the run was killed.
+    pub outcome: Option<Outcome>,
+    /// How long it took; 0 until it ends.
+    pub duration_seconds: f64,
+    /// Its log, relative to the home.
+    pub log: PathBuf,
     /// What it failed of: the error and its causes, outermost first.
     pub error: Vec<String>,
 }
@@ -91,30 +118,55 @@ pub enum Outcome {
     Failed,
     /// It was stopped.
     Cancelled,
+    /// The run went on, or was killed, while it ran.
+    Unfinished,
     /// Its turn did not come.
     Skipped,
 }
 
-impl RunRecord {
-    /// The record of a run that begins now.
-    pub fn begin(id: RunId, pipeline: &Pipeline) -> Self {
-        Self {
-            id,
-            pipeline: pipeline.name.clone(),
-            file: pipeline.source.path().to_owned(),
-            resolved: resolved_yaml(pipeline),
-            status: RunStatus::Running,
-            started: jiff::Timestamp::now(),
-            ended: None,
-            duration_seconds: 0.0,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            stages: IndexMap::new(),
-        }
-    }
+/// How many stages ended in which way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counts {
+    /// [`Outcome::Hit`]
+    pub hits: usize,
+    /// [`Outcome::Ran`]
+    pub ran: usize,
+    /// [`Outcome::Failed`]
+    pub failed: usize,
+    /// [`Outcome::Cancelled`]
+    pub cancelled: usize,
+    /// [`Outcome::Unfinished`]
+    pub unfinished: usize,
+    /// [`Outcome::Skipped`]
+    pub skipped: usize,
+}
 
+impl Counts {
+    /// Counts one more.
+    pub fn add(&mut self, outcome: Outcome) {
+        *match outcome {
+            Outcome::Hit => &mut self.hits,
+            Outcome::Ran => &mut self.ran,
+            Outcome::Failed => &mut self.failed,
+            Outcome::Cancelled => &mut self.cancelled,
+            Outcome::Unfinished => &mut self.unfinished,
+            Outcome::Skipped => &mut self.skipped,
+        } += 1;
+    }
+}
+
+impl RunRecord {
     /// The artifact of a stage's output, if the run brought it up to date.
     pub fn artifact(&self, stage: &str, output: &str) -> Option<Digest> {
         self.stages.get(stage)?.outputs.get(output).copied()
+    }
+
+    /// How many of its stages ended in which way.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        self.stages.values().for_each(|stage| counts.add(stage.outcome));
+        counts
     }
 }
 
@@ -127,8 +179,11 @@ impl StageRun {
             key: None,
             outputs: BTreeMap::new(),
             reasons: Vec::new(),
+            because: Vec::new(),
+            attempts: Vec::new(),
             duration_seconds: 0.0,
             figures: IndexMap::new(),
+            metrics: IndexMap::new(),
             environment: Environment::default(),
             log: None,
             error: Vec::new(),
@@ -136,8 +191,9 @@ impl StageRun {
     }
 }
 
-/// The pipeline with nothing left to fill in. It can be run as it stands.
-fn resolved_yaml(pipeline: &Pipeline) -> String {
+/// The pipeline with nothing left to fill in, as YAML: parameters put in, overrides applied, defaults filled in. It can
+/// be run as it stands.
+pub fn resolved_yaml(pipeline: &Pipeline) -> String {
     let stages: serde_json::Map<String, Value> =
         pipeline.stages.iter().map(|(name, spec)| (name.to_string(), resolved_stage(spec))).collect();
     let pipeline = json!({ "name": pipeline.name, "stages": stages });

@@ -1,17 +1,84 @@
 //! Tests of run records.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use pipe_stage::{Digest, Resources};
+use std::{collections::BTreeMap, io::Write};
+
+use indexmap::IndexMap;
+use pipe_stage::Resources;
 use serde_json::json;
 
 use super::*;
-use crate::graph::tests::pipeline;
+use crate::{
+    cache::{Environment, Key},
+    graph::tests::pipeline,
+};
+
+fn runs() -> (tempfile::TempDir, Runs) {
+    let temp = tempfile::tempdir().unwrap();
+    let runs = Runs::new(&Home::open(temp.path()).unwrap());
+    (temp, runs)
+}
+
+fn key(text: &str) -> Key {
+    Digest::of(text.as_bytes()).to_string().parse().unwrap()
+}
+
+fn began(stage: &str, log: &str) -> Line {
+    Line::StageBegan(StageBegan {
+        stage: stage.to_owned(),
+        at: jiff::Timestamp::UNIX_EPOCH,
+        key: key(stage),
+        reasons: vec!["never run".to_owned()],
+        because: Vec::new(),
+        log: log.into(),
+    })
+}
+
+fn ended(stage: &str, outcome: Outcome, figures: serde_json::Value) -> Line {
+    let (outputs, error) = match outcome {
+        Outcome::Ran => (BTreeMap::from([("out".to_owned(), Digest::of(stage.as_bytes()))]), Vec::new()),
+        _ => (BTreeMap::new(), vec!["it broke".to_owned(), "because of the test".to_owned()]),
+    };
+    Line::StageEnded(StageEnded {
+        stage: stage.to_owned(),
+        outcome,
+        duration_seconds: 2.0,
+        outputs,
+        figures: serde_json::from_value(figures).unwrap(),
+        metrics: IndexMap::new(),
+        environment: Some(Environment::default()),
+        error,
+    })
+}
+
+fn end(status: RunStatus, counts: Counts, measure: Option<Measure>) -> Line {
+    let at = jiff::Timestamp::UNIX_EPOCH;
+    Line::RunEnded(RunEnded { status, at, duration_seconds: 3.5, counts, measure })
+}
+
+/// A journal of a run of the pipeline `name` with stages `a`, `b` and `c`, not yet written.
+fn begin(runs: &Runs, name: &str) -> (RunId, Journal) {
+    let (id, mut journal) = runs.begin().unwrap();
+    journal.push(&Line::RunBegan(Header {
+        id: id.clone(),
+        pipeline: name.to_owned(),
+        file: "/p.yaml".into(),
+        started: jiff::Timestamp::UNIX_EPOCH,
+        version: "1".to_owned(),
+        set: vec!["seed=1".to_owned()],
+        targets: Vec::new(),
+        resolved: Digest::of(b"yaml"),
+        machine: Machine::here(),
+    }));
+    let stages = ["a", "b", "c"].map(|stage| (stage.to_owned(), "fake".to_owned()));
+    journal.push(&Line::Selected { stages: stages.into() });
+    (id, journal)
+}
 
 #[test]
 fn ids_differ_and_sort_by_time() {
-    let temp = tempfile::tempdir().unwrap();
-    let runs = Runs::new(&Home::open(temp.path()).unwrap());
-    let ids: Vec<RunId> = (0..50).map(|_| runs.begin().unwrap()).collect();
+    let (_temp, runs) = runs();
+    let ids: Vec<RunId> = (0..50).map(|_| runs.begin().unwrap().0).collect();
     let moments: Vec<&str> = ids.iter().map(|id| &id.as_str()[..19]).collect();
     assert!(moments.is_sorted(), "{moments:?}");
     let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
@@ -25,35 +92,127 @@ fn ids_differ_and_sort_by_time() {
 }
 
 #[test]
-fn a_run_is_recorded_from_its_beginning_to_its_end_and_the_newest_is_found() {
-    let temp = tempfile::tempdir().unwrap();
-    let runs = Runs::new(&Home::open(temp.path()).unwrap());
-    assert_eq!(runs.latest(|_| true), None);
-    let pipeline = pipeline("a:\nb: a");
-    let mut first = RunRecord::begin("20260101-000000-000-0000".parse().unwrap(), &pipeline);
-    runs.put(&first).unwrap();
-    assert_eq!(runs.get(&first.id), Some(first.clone()));
-    first.status = RunStatus::Done;
-    let outputs = [("out".to_owned(), Digest::of(b"a"))].into();
-    first.stages.insert("a".to_owned(), StageRun { outcome: Outcome::Ran, outputs, ..StageRun::skipped("fake") });
-    first.stages.insert("b".to_owned(), StageRun::skipped("fake"));
-    runs.put(&first).unwrap();
-    let mut second = RunRecord::begin("20260101-000000-001-0000".parse().unwrap(), &pipeline);
-    second.pipeline = "another".to_owned();
-    runs.put(&second).unwrap();
+fn a_journal_tells_what_became_of_every_stage() {
+    let (_temp, runs) = runs();
+    let (id, mut journal) = begin(&runs, "test");
+    let outputs = BTreeMap::from([("out".to_owned(), Digest::of(b"a"))]);
+    journal.push(&Line::StageHit { stage: "a".to_owned(), key: key("a"), outputs: outputs.clone() });
+    journal.push(&began("b", "logs/b.log"));
+    journal.write().unwrap();
+    let error = vec!["flaky".to_owned()];
+    journal.push(&Line::AttemptFailed { stage: "b".to_owned(), duration_seconds: 1.0, error: error.clone() });
+    journal.push(&began("b", "logs/b.2.log"));
+    journal.push(&ended("b", Outcome::Ran, json!({ "loss": 0.5 })));
+    journal.push(&began("c", "logs/c.log"));
+    journal.push(&ended("c", Outcome::Failed, json!({})));
+    let counts = Counts { hits: 1, ran: 1, failed: 1, ..Counts::default() };
+    journal.push(&end(RunStatus::Failed, counts, None));
+    journal.write().unwrap();
+    journal.sync().unwrap();
 
-    assert_eq!(runs.latest(|_| true), Some(second.clone()));
-    assert_eq!(runs.latest(|run| run.pipeline == "test"), Some(first.clone()));
-    assert_eq!(runs.ids(), [second.id, first.id.clone()]);
-    let found = runs.get(&first.id).unwrap();
-    assert_eq!(found.artifact("a", "out"), Some(Digest::of(b"a")));
+    let record = runs.get(&id).unwrap();
+    assert_eq!((record.status, record.duration_seconds, record.counts()), (RunStatus::Failed, 3.5, counts));
+    assert_eq!((&record.set[..], record.targets.len()), (&["seed=1".to_owned()][..], 0));
+    assert!(record.machine.cpus > 0 && record.machine.memory_bytes > 1 << 20, "{:?}", record.machine);
+    let (a, b, c) = (&record.stages["a"], &record.stages["b"], &record.stages["c"]);
+    assert_eq!((a.outcome, a.key, &a.outputs, a.attempts.len()), (Outcome::Hit, Some(key("a")), &outputs, 0));
+    assert_eq!((b.outcome, &b.reasons[..], b.duration_seconds), (Outcome::Ran, &["never run".to_owned()][..], 2.0));
+    let attempts: Vec<_> = b.attempts.iter().map(|attempt| (attempt.outcome.unwrap(), &attempt.error)).collect();
+    assert_eq!(attempts, [(Outcome::Failed, &error), (Outcome::Ran, &Vec::new())]);
+    assert_eq!((b.log.clone(), b.figures["loss"].as_f64()), (Some("logs/b.2.log".into()), Some(0.5)));
     assert_eq!(
-        (found.artifact("b", "out"), found.artifact("a", "other"), found.artifact("c", "out")),
-        (None, None, None)
+        (c.outcome, &c.error[..]),
+        (Outcome::Failed, &["it broke", "because of the test"].map(str::to_owned)[..])
     );
+    assert_eq!(record.artifact("a", "out"), Some(Digest::of(b"a")));
+    assert_eq!([record.artifact("c", "out"), record.artifact("a", "x"), record.artifact("d", "out")], [None; 3]);
+}
 
-    std::fs::write(temp.path().join("runs/20260102-000000-000-0000.json"), "{").unwrap();
-    assert_eq!(runs.latest(|run| run.pipeline == "test"), Some(first), "a damaged record hides no other");
+#[test]
+fn a_run_without_an_end_goes_on_as_long_as_its_process_lives() {
+    let (_temp, runs) = runs();
+    let (id, mut journal) = begin(&runs, "test");
+    assert!(runs.is_live(&id) && runs.get(&id).is_none(), "nothing is written yet");
+    journal.push(&began("a", "logs/a.log"));
+    journal.write().unwrap();
+    let status = || (runs.get(&id).unwrap().status, runs.summaries().next().unwrap().status);
+    assert_eq!(status(), (RunStatus::Running, RunStatus::Running));
+    assert_eq!(runs.get(&id).unwrap().stages["a"].outcome, Outcome::Unfinished);
+    drop(journal);
+    assert_eq!(status(), (RunStatus::Killed, RunStatus::Killed));
+    assert!(!runs.is_live(&id));
+    let summary = runs.summaries().next().unwrap();
+    assert_eq!((summary.counts.unfinished, summary.counts.skipped, summary.duration_seconds), (1, 2, None));
+}
+
+#[test]
+fn wherever_a_journal_is_cut_the_rest_can_be_read() {
+    let (_temp, runs) = runs();
+    let (id, mut journal) = begin(&runs, "test");
+    journal.push(&began("a", "logs/a.log"));
+    journal.push(&ended("a", Outcome::Ran, json!({})));
+    journal.push(&end(RunStatus::Done, Counts { ran: 1, skipped: 2, ..Counts::default() }, None));
+    journal.write().unwrap();
+    drop(journal);
+    let bytes = fs::read(runs.path(&id)).unwrap();
+    let header = bytes.iter().position(|byte| *byte == b'\n').unwrap();
+    for length in 0..bytes.len() - 1 {
+        match RunRecord::from_journal(&bytes[..length]) {
+            Some(record) => assert!(length >= header && record.status == RunStatus::Killed, "{length}"),
+            None => assert!(length < header, "{length}"),
+        }
+    }
+    assert_eq!(RunRecord::from_journal(&bytes).unwrap().status, RunStatus::Done);
+}
+
+#[test]
+fn a_list_reads_the_ends_of_journals_and_not_what_is_between() {
+    let (_temp, runs) = runs();
+    let (first, mut journal) = begin(&runs, "test");
+    journal.write().unwrap();
+    let mut file = fs::File::options().append(true).open(runs.path(&first)).unwrap();
+    file.write_all(&[b"not JSON ".repeat(10_000), b"\n".to_vec()].concat()).unwrap();
+    let measure = Measure { stage: "a".to_owned(), key: key("a"), name: "loss".to_owned(), value: 0.25 };
+    // Nothing in between says so: these can only come from the last line.
+    journal.push(&end(RunStatus::Done, Counts { ran: 7, ..Counts::default() }, Some(measure.clone())));
+    journal.write().unwrap();
+    let (_second, mut journal) = begin(&runs, "another");
+    journal.push(&end(RunStatus::Cancelled, Counts { cancelled: 1, ..Counts::default() }, None));
+    journal.write().unwrap();
+    fs::write(runs.folder().join("20260101-000000-000-0000.jsonl"), "{").unwrap();
+    fs::write(runs.folder().join("notes.txt"), "").unwrap();
+
+    let summaries: Vec<_> = runs.summaries().collect();
+    assert_eq!(summaries.len(), 2, "a damaged journal hides no other");
+    assert_eq!((summaries[0].pipeline.as_str(), summaries[0].status), ("another", RunStatus::Cancelled));
+    assert_eq!((summaries[1].counts.ran, &summaries[1].measure), (7, &Some(measure)));
+    assert_eq!(runs.latest(|run| run.pipeline == "test").unwrap().id, first);
+    assert_eq!(runs.of("test").map(|run| run.id).collect::<Vec<_>>(), [first]);
+    assert_eq!((runs.ids().len(), runs.of("none").count()), (3, 0));
+}
+
+#[test]
+fn a_resolved_pipeline_is_kept_once_and_made_only_if_it_must_be() {
+    let (_temp, runs) = runs();
+    let digest = runs.keep_resolved(None, || "name: a\n".to_owned()).unwrap();
+    assert_eq!(runs.resolved(&digest).as_deref(), Some("name: a\n"));
+    let known = runs.keep_resolved(Some(digest), || panic!("the home has it")).unwrap();
+    assert_eq!(known, digest);
+    fs::write(runs.pipeline(&digest), "name: b\n").unwrap();
+    assert_eq!(runs.resolved(&digest), None, "damaged");
+    fs::remove_file(runs.pipeline(&digest)).unwrap();
+    assert_eq!(runs.keep_resolved(Some(digest), || "name: a\n".to_owned()).unwrap(), digest);
+    assert!(runs.resolved(&digest).is_some());
+}
+
+#[test]
+fn the_measure_of_a_stage_is_the_most_telling_of_its_figures() {
+    let among =
+        |figures: &[(&str, f64)]| Measure::among("a", key("a"), figures.iter().copied()).map(|measure| measure.name);
+    assert_eq!(among(&[("rows", 3.0), ("loss", 2.0), ("perplexity", 7.4)]).as_deref(), Some("perplexity"));
+    assert_eq!(among(&[("eval_loss_before", 9.0), ("final_loss", 2.0)]).as_deref(), Some("final_loss"));
+    assert_eq!(among(&[("top-1 accuracy", 0.9), ("loss", 2.0)]).as_deref(), Some("top-1 accuracy"));
+    assert_eq!(among(&[("glosses", 1.0), ("bytes", 2.0)]), None);
 }
 
 #[test]
@@ -62,9 +221,8 @@ fn the_resolved_pipeline_is_a_pipeline() {
     let spec = pipeline.stages.get_mut("adapter").unwrap();
     spec.config = json!({ "learning_rate": 1e-4, "name": "no", "price": "${not} a $${param} $", "none": null });
     spec.resources = Resources { cpus: Some(2), gpus: 1, ..Resources::default() };
-    let record = RunRecord::begin("20260101-000000-000-0000".parse().unwrap(), &pipeline);
     assert_eq!(
-        record.resolved,
+        resolved_yaml(&pipeline),
         "\
 name: test
 stages:

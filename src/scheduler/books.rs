@@ -1,115 +1,196 @@
-//! The record of the run, kept up to date while it goes on.
+//! The journal of the run, written while it goes on.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Instant};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::PathBuf,
+    time::Instant,
+};
 
 use pipe_stage::{Digest, FailureClass};
 
 use crate::{
     cache::{ActionRecord, CacheError, Home, Key},
     config::{Pipeline, StageName, StageSpec},
+    plan::Reason,
     report::{Outcome, StageFailure},
-    runs::{self, RunRecord, RunStatus, Runs, StageRun},
+    runs::{
+        self, Counts, Header, Journal, Line, Machine, Measure, RunEnded, RunId, RunStatus, Runs, StageBegan,
+        StageEnded, figures, resolved_yaml,
+    },
 };
 
-/// The record of a run that goes on.
+/// The books of a run that goes on. Nothing is written before a stage begins or the run ends.
 pub(super) struct Books {
-    runs: Runs,
-    record: RunRecord,
-    logs: PathBuf,
+    home: Home,
+    id: RunId,
+    journal: Journal,
     clock: Instant,
+    stages: usize,
+    counts: Counts,
+    measure: Option<Measure>,
+    /// How often each stage that is not up to date has begun.
+    attempts: HashMap<StageName, usize>,
 }
 
 impl Books {
-    /// Opens the record of a run of `stages` that began at `clock`.
+    /// Opens the books of a run of `stages` that began at `clock`. `targets`: those that were asked for.
     pub(super) fn open<'run>(
         pipeline: &Pipeline,
         home: &Home,
         stages: impl Iterator<Item = &'run StageSpec>,
+        targets: &[StageName],
         clock: Instant,
     ) -> Result<Self, CacheError> {
         let runs = Runs::new(home);
-        let mut record = RunRecord::begin(runs.begin()?, pipeline);
-        record.stages = stages.map(|spec| (spec.name.to_string(), StageRun::skipped(spec.declaration.kind))).collect();
-        let logs = home.root().join("logs").join(record.id.as_str());
-        Ok(Self { runs, record, logs, clock })
+        let resolved = runs.keep_resolved(None, || resolved_yaml(pipeline))?;
+        let (id, mut journal) = runs.begin()?;
+        let file_name = pipeline.source.path().file_name().unwrap_or_default();
+        journal.push(&Line::RunBegan(Header {
+            id: id.clone(),
+            pipeline: pipeline.name.clone(),
+            file: pipeline.folder.join(file_name),
+            started: jiff::Timestamp::now(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            set: pipeline.source.overrides().map(str::to_owned).collect(),
+            targets: targets.iter().map(StageName::to_string).collect(),
+            resolved,
+            machine: Machine::here(),
+        }));
+        let stages: indexmap::IndexMap<String, String> =
+            stages.map(|spec| (spec.name.to_string(), spec.declaration.kind.to_owned())).collect();
+        let count = stages.len();
+        journal.push(&Line::Selected { stages });
+        Ok(Self {
+            home: home.clone(),
+            id,
+            journal,
+            clock,
+            stages: count,
+            counts: Counts::default(),
+            measure: None,
+            attempts: HashMap::new(),
+        })
     }
 
     /// The run's id.
     pub(super) fn run(&self) -> String {
-        self.record.id.to_string()
+        self.id.to_string()
     }
 
-    /// The log of a stage, relative to the home.
+    /// The log of the stage's present attempt, relative to the home.
     pub(super) fn log(&self, stage: &StageName) -> PathBuf {
-        Runs::log(&self.record.id, stage.as_str())
+        Runs::log(&self.id, stage.as_str(), self.attempts.get(stage).copied().unwrap_or(1))
     }
 
-    /// How many stages have ended in this way.
-    pub(super) fn count(&self, outcome: runs::Outcome) -> usize {
-        self.record.stages.values().filter(|stage| stage.outcome == outcome).count()
+    /// How many stages have ended in which way.
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
     }
 
-    /// A stage was up to date; `record` tells how its artifacts were made.
-    pub(super) fn hit(
-        &mut self,
-        stage: &StageName,
-        key: &Key,
-        outputs: &BTreeMap<String, Digest>,
-        record: Option<ActionRecord>,
-    ) {
-        let Some(entry) = self.record.stages.get_mut(stage.as_str()) else { return };
-        (entry.outcome, entry.key, entry.outputs) = (runs::Outcome::Hit, Some(*key), outputs.clone());
-        if let Some(record) = record {
-            (entry.figures, entry.environment, entry.log) = (record.figures, record.environment, Some(record.log));
+    /// A stage was up to date.
+    pub(super) fn hit(&mut self, stage: &StageName, key: &Key, outputs: &BTreeMap<String, Digest>) {
+        self.counts.add(runs::Outcome::Hit);
+        self.journal.push(&Line::StageHit { stage: stage.to_string(), key: *key, outputs: outputs.clone() });
+    }
+
+    /// A stage is about to run, for the first time in this run or again. From here on the journal is on disk: a run that
+    /// is killed leaves a trace.
+    pub(super) fn began(&mut self, stage: &StageName, key: &Key, reasons: &[Reason]) -> Result<(), CacheError> {
+        if self.attempts.is_empty() {
+            let logs = self.home.root().join(Runs::logs(&self.id));
+            fs::create_dir_all(&logs).map_err(|source| CacheError::Io {
+                action: "create the folder",
+                path: logs,
+                source,
+            })?;
         }
+        *self.attempts.entry(stage.clone()).or_default() += 1;
+        self.journal.push(&Line::StageBegan(StageBegan {
+            stage: stage.to_string(),
+            at: jiff::Timestamp::now(),
+            key: *key,
+            reasons: reasons.iter().map(Reason::to_string).collect(),
+            because: reasons.iter().flat_map(Reason::stages).map(StageName::to_string).collect(),
+            log: self.log(stage),
+        }));
+        self.journal.write()
     }
 
-    /// A stage is about to run. From here on the record is on disk: a run that is killed leaves a trace.
-    pub(super) fn began(&mut self, stage: &StageName, key: &Key, reasons: Vec<String>) -> Result<(), CacheError> {
-        let log = self.log(stage);
-        if let Some(entry) = self.record.stages.get_mut(stage.as_str()) {
-            (entry.key, entry.reasons, entry.log) = (Some(*key), reasons, Some(log));
-        }
-        self.keep()
+    /// An attempt failed, and another one will follow.
+    #[expect(dead_code, reason = "for stages that are tried again")]
+    pub(super) fn attempt_failed(&mut self, stage: &StageName, failure: &StageFailure, seconds: f64) {
+        let (stage, error) = (stage.to_string(), failure.chain.clone());
+        self.journal.push(&Line::AttemptFailed { stage, duration_seconds: seconds, error });
     }
 
     /// A stage ran to its end.
     pub(super) fn ran(&mut self, stage: &StageName, record: &ActionRecord) {
-        let Some(entry) = self.record.stages.get_mut(stage.as_str()) else { return };
-        entry.outcome = runs::Outcome::Ran;
-        entry.outputs.clone_from(&record.outputs);
-        entry.duration_seconds = record.duration_seconds;
-        entry.figures.clone_from(&record.figures);
-        entry.environment.clone_from(&record.environment);
+        self.counts.add(runs::Outcome::Ran);
+        let metrics = record.metrics.iter().map(|(name, value)| (name.as_str(), *value));
+        let measure = Measure::among(stage.as_str(), record.key, figures(&record.figures).chain(metrics));
+        self.measure = measure.or_else(|| self.measure.take());
+        self.ended(StageEnded {
+            stage: stage.to_string(),
+            outcome: runs::Outcome::Ran,
+            duration_seconds: record.duration_seconds,
+            outputs: record.outputs.clone(),
+            figures: record.figures.clone(),
+            metrics: record.metrics.clone(),
+            environment: Some(record.environment.clone()),
+            error: Vec::new(),
+        });
     }
 
     /// A stage made no artifact.
     pub(super) fn failed(&mut self, stage: &StageName, failure: &StageFailure, seconds: f64) {
-        let Some(entry) = self.record.stages.get_mut(stage.as_str()) else { return };
-        entry.outcome = match failure.class {
+        let outcome = match failure.class {
             FailureClass::Cancelled => runs::Outcome::Cancelled,
             FailureClass::Stage | FailureClass::Environment => runs::Outcome::Failed,
         };
-        entry.duration_seconds = seconds;
-        entry.error.clone_from(&failure.chain);
+        self.counts.add(outcome);
+        self.ended(StageEnded {
+            stage: stage.to_string(),
+            outcome,
+            duration_seconds: seconds,
+            outputs: BTreeMap::new(),
+            figures: indexmap::IndexMap::new(),
+            metrics: indexmap::IndexMap::new(),
+            environment: None,
+            error: failure.chain.clone(),
+        });
     }
 
-    /// Closes the record, and says how long the run took, in seconds.
+    fn ended(&mut self, ended: StageEnded) {
+        self.journal.push(&Line::StageEnded(ended));
+        // The end of the run will tell if the disk still refuses.
+        if let Err(error) = self.journal.write() {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the end of a stage is not in the journal");
+        }
+    }
+
+    /// Closes the books, and says how long the run took, in seconds.
     pub(super) fn close(mut self, outcome: Outcome) -> Result<f64, CacheError> {
-        self.record.status = match outcome {
+        let status = match outcome {
             Outcome::Done => RunStatus::Done,
             Outcome::StageFailed | Outcome::EnvironmentLacks => RunStatus::Failed,
             Outcome::Cancelled => RunStatus::Cancelled,
         };
-        self.record.ended = Some(jiff::Timestamp::now());
-        self.record.duration_seconds = self.clock.elapsed().as_secs_f64();
-        self.keep()?;
-        // A run in which nothing ran has no logs; a folder that holds some stays.
-        let _ = fs::remove_dir(&self.logs);
+        let Counts { hits, ran, failed, cancelled, .. } = self.counts;
+        let skipped = self.stages.saturating_sub(hits + ran + failed + cancelled);
+        let duration_seconds = self.clock.elapsed().as_secs_f64();
+        self.journal.push(&Line::RunEnded(RunEnded {
+            status,
+            at: jiff::Timestamp::now(),
+            duration_seconds,
+            counts: Counts { skipped, ..self.counts },
+            measure: self.measure,
+        }));
+        self.journal.write()?;
+        // A run in which nothing happened can be done again as fast as it could be made durable.
+        if !self.attempts.is_empty() {
+            self.journal.sync()?;
+        }
         Ok(self.clock.elapsed().as_secs_f64())
-    }
-
-    fn keep(&self) -> Result<(), CacheError> {
-        self.runs.put(&self.record)
     }
 }

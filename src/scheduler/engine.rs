@@ -26,7 +26,7 @@ use crate::{
     graph::Graph,
     plan::{self, Action, Decision, Externals, Reason},
     report::{self, Event, Outcome, Sink, StageFailure, StageLogs, Summary},
-    runs,
+    runs::Counts,
 };
 
 /// As many messages may wait for the loop; then workers wait with what they have to say.
@@ -130,7 +130,7 @@ impl<'run> Engine<'run> {
                 outputs: None,
             })
             .collect();
-        let books = Books::open(pipeline, home, stages.iter().map(|stage| stage.spec), clock)?;
+        let books = Books::open(pipeline, home, stages.iter().map(|stage| stage.spec), &options.targets, clock)?;
         let (sender, messages) = mpsc::sync_channel(MESSAGES);
         Ok(Self {
             pipeline,
@@ -248,15 +248,14 @@ impl<'run> Engine<'run> {
 
     fn launch(&mut self, index: usize, identity: Identity, reasons: &[Reason], lock: KeyLock) {
         let spec = self.stages[index].spec;
-        let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-        if let Err(error) = self.books.began(&spec.name, lock.key(), reasons.clone()) {
+        if let Err(error) = self.books.began(&spec.name, lock.key(), reasons) {
             return self.failed(index, Ending::environment(&error, None), None, 0.0);
         }
         let log = self.books.log(&spec.name);
         self.report.event(&Event::StageStarted {
             stage: self.name(index),
             kind: spec.declaration.kind.to_owned(),
-            reasons,
+            reasons: reasons.iter().map(Reason::to_string).collect(),
             log: self.cache.home.root().join(&log),
         });
         let order = Order { spec, pipeline: self.pipeline, identity, log: log.clone() };
@@ -320,8 +319,7 @@ impl<'run> Engine<'run> {
     }
 
     fn hit(&mut self, index: usize, key: &Key, outputs: BTreeMap<String, Digest>) {
-        let record = self.cache.records.get(key);
-        self.books.hit(&self.stages[index].spec.name, key, &outputs, record);
+        self.books.hit(&self.stages[index].spec.name, key, &outputs);
         self.report.event(&Event::StageHit { stage: self.name(index) });
         self.up_to_date(index, key, outputs);
     }
@@ -376,7 +374,7 @@ impl<'run> Engine<'run> {
             Some(FailureClass::Environment) => Outcome::EnvironmentLacks,
         };
         let (run, mut report) = (self.books.run(), self.report);
-        let (ran, hits) = (self.books.count(runs::Outcome::Ran), self.books.count(runs::Outcome::Hit));
+        let Counts { ran, hits, .. } = self.books.counts();
         crash::point("scheduler.before-end");
         let seconds = self.books.close(outcome)?;
         let go_on = (outcome != Outcome::Done).then(|| self.options.again.clone());

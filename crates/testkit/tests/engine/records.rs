@@ -12,7 +12,10 @@ use rustix::process::Signal;
 use crate::project;
 
 fn latest(project: &Project) -> RunRecord {
-    Runs::new(&Home::open(project.home()).unwrap()).latest(|_| true).unwrap()
+    let runs = Runs::new(&Home::open(project.home()).unwrap());
+    let mut record = runs.latest(|_| true).unwrap();
+    runs.complete(&mut record);
+    record
 }
 
 fn log(project: &Project, record: &RunRecord, stage: &str) -> String {
@@ -75,10 +78,13 @@ fn a_killed_run_leaves_a_record_that_never_ended() {
     project.write("pipeline.yaml", &format!("name: killed\nstages:\n  x: {{ kind: write, with: {with} }}\n")).unwrap();
     let running = project.start(&[]).unwrap();
     let worker = gate.wait_for_worker().unwrap();
+    assert_eq!(latest(&project).status, RunStatus::Running, "everybody can see how a run stands");
     running.signal(Signal::KILL).unwrap();
     worker.wait_for_death().unwrap();
     running.finish().unwrap();
     let record = latest(&project);
-    assert_eq!((record.status, record.ended), (RunStatus::Running, None));
+    assert_eq!((record.status, record.ended), (RunStatus::Killed, None));
+    assert_eq!((record.stages["x"].outcome, record.stages["x"].attempts.len()), (Outcome::Unfinished, 1));
+    assert_eq!(record.stages["x"].reasons, ["never run"]);
     assert!(log(&project, &record, "x").contains("about to Work"));
 }

@@ -31,7 +31,7 @@ impl Machine {
             arch: std::env::consts::ARCH.to_owned(),
             cpu: cpu(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
-            memory_bytes: u64::from(memory.totalram).saturating_mul(u64::from(memory.mem_unit)),
+            memory_bytes: memory.totalram.saturating_mul(u64::from(memory.mem_unit)),
             gpus: gpus(),
         }
     }

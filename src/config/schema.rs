@@ -1,6 +1,10 @@
 //! The language of pipeline files as a JSON Schema, made of what the kinds declare; and which fields stand in keys.
 
-use std::iter::once;
+use std::{
+    collections::BTreeMap,
+    iter::once,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use pipe_stage::{Declaration, EXECUTION_ONLY, Port};
 use schemars::{SchemaGenerator, generate::SchemaSettings};
@@ -69,9 +73,9 @@ pub fn execution_only_fields(declaration: &Declaration) -> Vec<String> {
 }
 
 /// A resolved configuration without the fields that must not change a byte: what stands in a key.
-pub fn canonical(config: &Value, declaration: &Declaration) -> Value {
+pub fn canonical(config: &Value, declaration: &'static Declaration) -> Value {
     let mut config = config.clone();
-    for field in execution_only_fields(declaration) {
+    for field in known_execution_only(declaration).iter() {
         let (parents, last) =
             field.rsplit_once('.').map_or((None, field.as_str()), |(parents, last)| (Some(parents), last));
         let mut holder = Some(&mut config);
@@ -83,6 +87,15 @@ pub fn canonical(config: &Value, declaration: &Declaration) -> Value {
         }
     }
     config
+}
+
+/// [`execution_only_fields`], found once: to make a schema takes longer than all else that a key needs.
+fn known_execution_only(declaration: &'static Declaration) -> Arc<[String]> {
+    // By address: two registries may each have a kind of one name.
+    static KNOWN: Mutex<BTreeMap<usize, Arc<[String]>>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let fields = known.entry(std::ptr::from_ref(declaration).addr());
+    Arc::clone(fields.or_insert_with(|| execution_only_fields(declaration).into()))
 }
 
 fn collect_marked(schema: &Value, definitions: &Map<String, Value>, path: &str, fields: &mut Vec<String>) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use indexmap::IndexMap;
 use pipe_stage::{Declaration, ParsedConfig, Port, Problems, Resources};
 use pipe_yaml::{Key, Node, Problem, Span, Value, unknown_name_help};
 use serde::Deserialize;
@@ -26,12 +27,12 @@ pub(super) struct ResourceFields {
 /// The stages of a pipeline by name, as far as references need them.
 pub(super) struct Known<'a> {
     /// Names in the order of the file, with the kind where that is known.
-    pub(super) stages: Vec<(&'a str, Option<&'static Declaration>)>,
+    pub(super) stages: IndexMap<&'a str, Option<&'static Declaration>>,
 }
 
 impl Known<'_> {
     fn names(&self) -> impl Iterator<Item = &str> {
-        self.stages.iter().map(|(name, _)| *name)
+        self.stages.keys().copied()
     }
 }
 
@@ -229,7 +230,7 @@ impl Stage<'_> {
             report.add(node.span, format!("the stage `{stage}` takes its own output"), None);
             return None;
         }
-        let Some((_, declaration)) = self.known.stages.iter().find(|(name, _)| *name == stage) else {
+        let Some(declaration) = self.known.stages.get(stage) else {
             let others = self.known.names().filter(|name| *name != self.key.name);
             report.add(node.span, format!("unknown stage `{stage}`"), unknown_name_help(stage, others));
             return None;

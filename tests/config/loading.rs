@@ -59,6 +59,17 @@ fn a_pipeline_is_what_its_file_says() {
 }
 
 #[test]
+fn a_chain_of_ten_thousand_stages_is_within_the_bounds() {
+    let stage = |i: usize| {
+        format!("  s{i}: {{ kind: filter, inputs: {{ samples: s{} }}, with: {{ min_length: 2 }} }}\n", i - 1)
+    };
+    let first = "stages:\n  s0: { kind: download, with: { source: 'file://data' } }\n".to_owned();
+    let pipeline = parse(&std::iter::once(first).chain((1..10_000).map(stage)).collect::<String>()).unwrap();
+    assert_eq!(pipeline.stages.len(), 10_000);
+    assert_eq!(pipeline.stages["s9999"].inputs["samples"][0].stage.as_str(), "s9998");
+}
+
+#[test]
 fn fields_are_found_again_for_later_problems() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pipelines/valid/everything.yaml");
     let pipeline = load(&path).unwrap();

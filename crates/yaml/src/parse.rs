@@ -1,6 +1,6 @@
 //! Text to [`Node`]s, within bounds: no document makes this run out of stack or memory.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::collections::HashMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
@@ -10,13 +10,16 @@ use crate::{
 };
 
 /// The largest text that is parsed, in bytes.
-pub const MAX_BYTES: usize = 1 << 20;
+pub const MAX_BYTES: usize = 8 << 20;
 
 /// The deepest that lists and mappings may lie in each other.
 pub const MAX_DEPTH: usize = 64;
 
 /// The most values that a document may have after its aliases are expanded.
-pub const MAX_NODES: usize = 100_000;
+pub const MAX_NODES: usize = 1_000_000;
+
+/// A mapping with no more keys than this is searched key by key, a larger one by hash.
+const FEW_KEYS: usize = 16;
 
 /// What could be read of a text.
 #[derive(Debug, Default)]
@@ -93,8 +96,8 @@ enum Content {
     Sequence(Vec<Node>),
     Mapping {
         entries: Vec<(Key, Node)>,
-        /// The keys so far, with the places of their first use.
-        names: HashMap<String, Span>,
+        /// The places of `entries` by name, once these are more than a few.
+        index: HashMap<String, usize>,
         key: Option<KeyState>,
     },
 }
@@ -148,7 +151,7 @@ impl<'text> Builder<'text> {
                 }
                 Event::MappingStart(anchor, tag) => {
                     self.refuse_tag(tag.is_some(), span);
-                    let content = Content::Mapping { entries: Vec::new(), names: HashMap::new(), key: None };
+                    let content = Content::Mapping { entries: Vec::new(), index: HashMap::new(), key: None };
                     self.open(span, anchor, content)?;
                     None
                 }
@@ -201,17 +204,14 @@ impl<'text> Builder<'text> {
         parent.depth = parent.depth.max(depth);
         match &mut parent.content {
             Content::Sequence(items) => items.push(node),
-            Content::Mapping { entries, names, key } => match key.take() {
+            Content::Mapping { entries, index, key } => match key.take() {
                 Some(KeyState::Good(name)) => entries.push((name, node)),
                 Some(KeyState::Bad) => {}
                 None => {
-                    let read = read_key(node).and_then(|name| match names.entry(name.name.clone()) {
-                        Entry::Vacant(vacant) => {
-                            vacant.insert(name.span);
-                            Ok(name)
-                        }
-                        Entry::Occupied(first) => {
-                            let line = line_of(self.text, first.get().start - self.base);
+                    let read = read_key(node).and_then(|name| match first_use(entries, index, &name.name) {
+                        None => Ok(name),
+                        Some(first) => {
+                            let line = line_of(self.text, first.start - self.base);
                             let help = format!("it is first given on line {line}: keep one of the two");
                             Err(problem(name.span, format!("duplicate key `{}`", name.name), help))
                         }
@@ -307,6 +307,18 @@ impl<'text> Builder<'text> {
     fn slice(&self, span: Span) -> &'text str {
         self.text.get(span.start - self.base..span.end - self.base).unwrap_or_default()
     }
+}
+
+/// The place of the key called `name`, if `entries` have one. `index` holds the names of the first few entries, or none.
+fn first_use(entries: &[(Key, Node)], index: &mut HashMap<String, usize>, name: &str) -> Option<Span> {
+    let place = if entries.len() <= FEW_KEYS {
+        entries.iter().position(|(key, _)| key.name == name)
+    } else {
+        // Keys are unique, so the index has as many names as it has seen entries.
+        index.extend((index.len()..entries.len()).map(|place| (entries[place].0.name.clone(), place)));
+        index.get(name).copied()
+    };
+    place.map(|place| entries[place].0.span)
 }
 
 fn read_key(node: Node) -> Result<Key, Problem> {

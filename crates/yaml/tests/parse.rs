@@ -89,11 +89,11 @@ fn aliases_repeat_values_within_bounds() {
 fn bombs_go_off_in_no_way() {
     let level = |n: usize| format!("l{n}: &l{n} [{}]\n", vec![format!("*l{}", n - 1); 10].join(", "));
     let wide: String = std::iter::once("l0: &l0 x\n".to_owned()).chain((1..9).map(level)).collect();
-    assert!(problems(&wide)[0].0.contains("blow this document up to more than 100000 values"));
+    assert!(problems(&wide)[0].0.contains("blow this document up to more than 1000000 values"));
     let deep: String = (1..100).map(|n| format!("l{n}: &l{n} [*l{}]\n", n - 1)).collect();
     assert!(problems(&format!("l0: &l0 x\n{deep}"))[0].0.contains("more than 64"));
-    let long = format!("[{}]", "1,".repeat(200_000));
-    assert_eq!(problems(&long)[0].0, "the document has more than 100000 values");
+    let long = format!("[{}]", "1,".repeat(1_200_000));
+    assert_eq!(problems(&long)[0].0, "the document has more than 1000000 values");
 }
 
 #[test]
@@ -105,7 +105,21 @@ fn depth_and_size_are_bounded() {
     assert!(parse(&nested(MAX_DEPTH)).is_ok());
     assert!(problems(&nested(MAX_DEPTH + 1))[0].0.contains("more than 64"));
     let large = "#".repeat(MAX_BYTES + 1);
-    assert_eq!(problems(&large)[0].0, "the text has 1048577 bytes; the limit is 1048576");
+    assert_eq!(problems(&large)[0].0, "the text has 8388609 bytes; the limit is 8388608");
+}
+
+#[test]
+fn a_duplicate_is_found_in_a_mapping_of_any_size() {
+    for keys in [1, 2, 15, 16, 17, 18, 500] {
+        for copied in [0, keys / 2, keys - 1] {
+            let lines: String = (0..keys).chain([copied]).map(|key| format!("k{key}: x\n")).collect();
+            let found = parse_with_recovery(&lines).problems;
+            let help = format!("it is first given on line {}: keep one of the two", copied + 1);
+            assert_eq!(found.len(), 1, "{keys} {copied}");
+            assert_eq!(found[0].message, format!("duplicate key `k{copied}`"));
+            assert_eq!(found[0].help.as_deref(), Some(help.as_str()));
+        }
+    }
 }
 
 #[test]

@@ -99,6 +99,15 @@ impl Home {
         self.root.join("resume").join(key.to_string())
     }
 
+    pub(super) fn quarantine_folder(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    /// The file whose lock tells those who use the home from those who remove things from it.
+    pub(super) fn guard(&self) -> PathBuf {
+        self.root.join("gc.lock")
+    }
+
     pub(super) fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
     }

@@ -1,6 +1,7 @@
 //! One process works on a key at a time.
 
 use std::{
+    fmt,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Seek, Write},
     os::{
@@ -87,8 +88,14 @@ impl Drop for KeyLock {
     }
 }
 
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} on {}", self.pid, self.host)
+    }
+}
+
 impl Holder {
-    fn this_process() -> Self {
+    pub(super) fn this_process() -> Self {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Self { pid: std::process::id(), host, since: jiff::Timestamp::now() }
     }
@@ -114,7 +121,7 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-fn read_holder(file: &mut File) -> Option<Holder> {
+pub(super) fn read_holder(file: &mut File) -> Option<Holder> {
     let mut text = String::new();
     file.rewind().and_then(|()| file.read_to_string(&mut text)).ok()?;
     serde_json::from_str(&text).ok()

@@ -15,21 +15,26 @@
 //! resume/KEY/               what a killed attempt leaves to the next one
 //! runs/ID.jsonl, logs/ID/   journals of runs, and the logs of their stages
 //! pipelines/DIGEST.yaml     resolved pipelines, which the journals name
+//! quarantine/DIGEST.N       objects that were found damaged, where nothing can use them
 //! tmp/                      files about to be renamed into place
+//! gc.lock                   held together by those who use the home, alone by the one who removes things from it
 //! ```
 //! # Rules
 //! - Nothing is modified in place: files are written beside, made durable, and renamed.
-//! - Nothing is trusted: an object is hashed before it is used, unless its inode has not changed since it last was.
+//! - Nothing is trusted: an object is hashed before it is used, unless its inode has not changed since it last was. One
+//!   whose bytes are not what its name says is moved out of the store in the moment in which that is found.
 //! - An action record is written after its objects, so that a record never promises what was not yet there.
 
 mod atomic;
 mod attempt;
 pub(crate) mod crash;
 mod error;
+mod guard;
 mod hash;
 mod home;
 mod key;
 mod lock;
+mod quarantine;
 mod record;
 mod stamp;
 mod store;
@@ -38,6 +43,7 @@ mod user_files;
 
 pub use attempt::{Attempt, sweep};
 pub use error::{CacheError, OutputError};
+pub use guard::{Exclusive, Shared};
 pub use home::Home;
 pub use key::{Identity, KEY_SCHEMA, Key};
 pub use lock::{Acquired, Holder, KeyLock};

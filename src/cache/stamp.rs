@@ -45,6 +45,11 @@ impl Stamp {
         }
     }
 
+    /// Whether it is the same file, whatever was written to it.
+    pub(super) fn is_same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
     pub(super) fn size(&self) -> u64 {
         self.size
     }

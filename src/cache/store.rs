@@ -1,5 +1,6 @@
 //! The content store: artifacts by digest.
 
+mod check;
 mod ingest;
 
 use std::{
@@ -8,19 +9,15 @@ use std::{
     io,
     os::unix::fs::{OpenOptionsExt, symlink},
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
 use pipe_stage::{Digest, manifest::escape};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    CacheError, Entry, Home, Manifest,
-    error::Trying,
-    hash::hash_file,
-    stamp::{Stamp, Stamps},
-};
+use check::Check;
+
+use super::{CacheError, Entry, Home, Manifest, error::Trying, stamp::Stamps};
 
 /// The artifacts of a home. Takes folders in, and gives them out only after looking at every file.
 #[derive(Debug, Clone)]
@@ -53,7 +50,7 @@ impl Store {
     }
 
     /// Looks whether an artifact is whole and gives the list of its files. Every file whose inode changed since it was
-    /// last hashed is hashed.
+    /// last hashed is hashed. Objects that are damaged are moved to the quarantine.
     ///
     /// # Errors
     /// The first flaw, in the order of the files.
@@ -126,49 +123,6 @@ impl Store {
         to.and_then(|mut to| io::copy(&mut from, &mut to)).trying("write", path)?;
         Ok(())
     }
-
-    fn manifest(&self, artifact: &Digest) -> Result<Manifest, Flaw> {
-        let bytes = fs::read(self.home.object(artifact)).map_err(|error| unreadable(None, &error))?;
-        let damaged = |why: &str| Flaw::Damaged { file: None, why: why.to_owned() };
-        if Digest::of(&bytes) != *artifact {
-            return Err(damaged("its bytes have changed"));
-        }
-        let text = std::str::from_utf8(&bytes).map_err(|_| damaged("it is not a folder"))?;
-        Manifest::parse(text).map_err(|_| damaged("it is not a folder"))
-    }
-
-    fn check(&self, entry: &Entry, known: &Stamps) -> Check {
-        let object = self.home.object(&entry.digest);
-        let failed =
-            |error: &io::Error| Check { result: Err(unreadable(Some(&entry.path), error)), stamp: None, hashed: false };
-        let stamp = match fs::symlink_metadata(&object) {
-            Ok(metadata) => Stamp::of(&metadata),
-            Err(error) => return failed(&error),
-        };
-        if known.find(&entry.path, stamp) == Some(entry.digest) {
-            return Check { result: Ok(()), stamp: Some(stamp), hashed: false };
-        }
-        let now = SystemTime::now();
-        match hash_file(&object) {
-            Ok(digest) if digest == entry.digest => {
-                Check { result: Ok(()), stamp: stamp.is_settled(now).then_some(stamp), hashed: true }
-            }
-            Ok(_) => {
-                let why = "its bytes have changed".to_owned();
-                let result = Err(Flaw::Damaged { file: Some(entry.path.clone()), why });
-                Check { result, stamp: None, hashed: true }
-            }
-            Err(error) => failed(&error),
-        }
-    }
-}
-
-/// What became of looking at one object.
-struct Check {
-    result: Result<(), Flaw>,
-    /// How it looked, if that is worth remembering.
-    stamp: Option<Stamp>,
-    hashed: bool,
 }
 
 impl fmt::Display for Flaw {
@@ -181,14 +135,6 @@ impl fmt::Display for Flaw {
             Some(file) => write!(f, "its file `{}` {flaw}", escape(file)),
             None => write!(f, "the list of its files {flaw}"),
         }
-    }
-}
-
-fn unreadable(file: Option<&str>, error: &io::Error) -> Flaw {
-    let file = file.map(str::to_owned);
-    match error.kind() {
-        io::ErrorKind::NotFound => Flaw::Missing { file },
-        _ => Flaw::Damaged { file, why: error.to_string() },
     }
 }
 

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{CliError, Exit, Format, pipeline::print, pipeline::print_json, recorded::Recorded};
-use crate::{cache::Store, report};
+use crate::{cache::{Holder, Store}, report};
 
 /// Arguments of `pipe get`.
 #[derive(Args)]
@@ -23,6 +23,12 @@ pub(super) struct Get {
     format: Format,
 }
 
+/// Says why nothing happens for a while.
+pub(super) fn say_that_it_waits(holder: Option<Holder>) {
+    let holder = holder.map_or_else(|| "another process".to_owned(), |holder| holder.to_string());
+    anstream::eprintln!("waiting for {holder}, which cleans the cache up (pipe cache gc)");
+}
+
 impl Get {
     pub(super) fn execute(self) -> Result<Exit, CliError> {
         let (stage, output) = self.output.split_once('.').unwrap_or((&self.output, "out"));
@@ -35,6 +41,7 @@ impl Get {
                 format!("name one: {}", known.join(", ")),
             )
         })?;
+        let _in_use = home.share(say_that_it_waits)?;
         let manifest = Store::new(&home).checkout(&digest, &self.destination)?;
         let (files, bytes) = (manifest.entries().len(), manifest.total_bytes());
         match self.format {

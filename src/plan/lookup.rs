@@ -126,9 +126,12 @@ mod tests {
                 fs::write(&object, "made of onE").unwrap();
             }
         }
+        let short = Digest::of(b"made of one").short();
         assert_eq!(
             reasons(&plan(&home, &pipeline, &look())),
-            "output `out` is damaged (`file.txt`): its bytes have changed"
+            format!(
+                "output `out` is damaged (`file.txt`): its bytes have changed; object {short} is now in quarantine"
+            )
         );
         run(&home, &spec, look().of(&spec.name), "made of one");
         assert!(matches!(plan(&home, &pipeline, &look()), Action::Hit { .. }), "the rerun mended it");

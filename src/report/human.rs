@@ -241,6 +241,10 @@ impl Running {
 impl Sink for Human {
     fn event(&mut self, event: &Event) {
         match event {
+            Event::CacheBusy { holder } => {
+                let holder = holder.as_deref().unwrap_or("another process");
+                self.print(&format!("waiting for {holder}, which cleans the cache up (pipe cache gc)"));
+            }
             Event::RunStarted { run, pipeline, stages } => {
                 self.width = stages.iter().map(String::len).max().unwrap_or(0);
                 let name = self.paint(pipeline, Style::new().bold());

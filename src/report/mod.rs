@@ -39,7 +39,12 @@ impl Sink for Silent {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// The first event.
+    /// Another process removes what is not needed from the cache; the run begins when that is over.
+    CacheBusy {
+        /// Who is at it, as far as that is known.
+        holder: Option<String>,
+    },
+    /// The first event, but for [`Event::CacheBusy`].
     RunStarted {
         /// The run's id.
         run: String,

@@ -55,7 +55,8 @@ impl Sink for StageLogs {
                 self.line(stage, &format!("failed: {}", failure.chain.join(": ")));
                 self.open.remove(stage);
             }
-            Event::RunStarted { .. }
+            Event::CacheBusy { .. }
+            | Event::RunStarted { .. }
             | Event::StageHit { .. }
             | Event::StageWaiting { .. }
             | Event::StageProgress { .. }

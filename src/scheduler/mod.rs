@@ -23,7 +23,7 @@ use std::{io, num::NonZeroUsize};
 use crate::{
     cache::{CacheError, Home},
     config::{ConfigError, Pipeline, StageName},
-    report::{Sink, Summary},
+    report::{Event, Sink, Summary},
 };
 
 pub use programs::{ProgramError, Programs};
@@ -83,5 +83,8 @@ enum Message {
 /// # Errors
 /// If the run could not begin or its record could not be kept. A stage that fails is no error of this function.
 pub fn run(pipeline: &Pipeline, home: &Home, options: &Options, sink: &mut dyn Sink) -> Result<Summary, RunError> {
+    home.create()?;
+    let _in_use =
+        home.share(|holder| sink.event(&Event::CacheBusy { holder: holder.map(|holder| holder.to_string()) }))?;
     engine::Engine::new(pipeline, home, options, sink)?.run()
 }

@@ -151,8 +151,17 @@ fn a_flipped_byte_of_the_same_size_and_time_is_found_and_mended_by_the_next_run(
     assert!(fixture.store.verify(&digest).is_ok());
     flip(&fixture.object("beta"));
     let flaw = fixture.store.verify(&digest).unwrap_err();
-    assert!(matches!(&flaw, Flaw::Damaged { file: Some(file), .. } if file == "sub/名前.txt"), "{flaw}");
-    assert!(fixture.store.verify(&digest).is_err(), "looking at it does not make it good");
+    let short = Digest::of(b"beta").short();
+    assert_eq!(
+        flaw.to_string(),
+        format!(
+            "its file `sub/名前.txt` is damaged in the cache (its bytes have changed; object {short} is now in quarantine)"
+        )
+    );
+    assert!(!fixture.object("beta").exists(), "nothing can use it any more");
+    let again = fixture.store.verify(&digest).unwrap_err();
+    assert!(matches!(&again, Flaw::Damaged { file: Some(file), .. } if file == "sub/名前.txt"), "{again}");
+    assert!(again.to_string().contains(&format!("object {short} is in quarantine")), "{again}");
     let error = fixture.store.checkout(&digest, &fixture.temp.path().join("copy")).unwrap_err();
     assert!(matches!(error, CacheError::Artifact { .. }), "{error}");
     assert!(fixture.store.materialise(&digest, &fixture.temp.path().join("view")).is_err());
@@ -162,13 +171,63 @@ fn a_flipped_byte_of_the_same_size_and_time_is_found_and_mended_by_the_next_run(
 }
 
 #[test]
+fn an_emptied_and_a_truncated_object_are_refused_with_their_sizes() {
+    for (length, why) in [(0, "it is empty instead of 4 bytes long"), (3, "it has 3 bytes instead of 4")] {
+        let fixture = Fixture::new();
+        let digest = fixture.ingest(FILES);
+        let object = fixture.object("beta");
+        fs::set_permissions(&object, Permissions::from_mode(0o644)).unwrap();
+        File::options().write(true).open(&object).unwrap().set_len(length).unwrap();
+        let flaw = fixture.store.verify(&digest).unwrap_err();
+        assert!(flaw.to_string().contains(why), "{flaw}");
+        assert!(fixture.home.is_quarantined(&Digest::of(b"beta")));
+        assert_eq!(fixture.ingest(FILES), digest);
+        assert!(fixture.store.verify(&digest).is_ok());
+    }
+}
+
+#[test]
+fn a_folder_in_place_of_an_object_is_refused_and_moved_away() {
+    let fixture = Fixture::new();
+    let digest = fixture.ingest(FILES);
+    fs::remove_file(fixture.object("alpha")).unwrap();
+    fs::create_dir(fixture.object("alpha")).unwrap();
+    let flaw = fixture.store.verify(&digest).unwrap_err();
+    assert!(flaw.to_string().contains("it is no longer a file"), "{flaw}");
+    assert_eq!(fixture.ingest(FILES), digest);
+    assert!(fixture.store.verify(&digest).is_ok());
+}
+
+#[test]
+fn a_list_of_files_that_lies_about_a_size_takes_no_object_from_others() {
+    let fixture = Fixture::new();
+    let digest = fixture.ingest(FILES);
+    let mut entries = fixture.store.verify(&digest).unwrap().entries().to_vec();
+    entries[0].size += 1;
+    let text = Manifest::new(entries).to_text();
+    let forged = Digest::of(text.as_bytes());
+    fixture.home.write_object(&fixture.home.object(&forged), text.as_bytes()).unwrap();
+    let flaw = fixture.store.verify(&forged).unwrap_err();
+    assert!(flaw.to_string().contains("its size was forged"), "{flaw}");
+    assert!(fixture.store.verify(&digest).is_ok());
+}
+
+#[test]
+fn a_damaged_list_of_files_goes_to_quarantine_too() {
+    let fixture = Fixture::new();
+    let digest = fixture.ingest(FILES);
+    flip(&fixture.home.object(&digest));
+    let flaw = fixture.store.verify(&digest).unwrap_err();
+    assert!(matches!(&flaw, Flaw::Damaged { file: None, .. }), "{flaw}");
+    assert!(fixture.home.is_quarantined(&digest) && !fixture.home.object(&digest).exists());
+}
+
+#[test]
 fn missing_and_damaged_objects_are_told_apart() {
     let fixture = Fixture::new();
     let digest = fixture.ingest(FILES);
     fs::remove_file(fixture.object("alpha")).unwrap();
     assert_eq!(fixture.store.verify(&digest), Err(Flaw::Missing { file: Some("a.txt".to_owned()) }));
-    flip(&fixture.home.object(&digest));
-    assert!(matches!(fixture.store.verify(&digest), Err(Flaw::Damaged { file: None, .. })));
     fs::remove_file(fixture.home.object(&digest)).unwrap();
     assert_eq!(fixture.store.verify(&digest), Err(Flaw::Missing { file: None }));
     let file = Digest::of(b"beta");

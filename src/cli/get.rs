@@ -6,7 +6,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::{CliError, Exit, Format, pipeline::print, pipeline::print_json, recorded::Recorded};
-use crate::{cache::{Holder, Store}, report};
+use crate::{
+    cache::{Holder, Store},
+    report,
+};
 
 /// Arguments of `pipe get`.
 #[derive(Args)]

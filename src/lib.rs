@@ -3,6 +3,7 @@
 //! A pipeline file becomes a [`config::Pipeline`], that a graph, that with the records of the [`cache`] a plan, and the
 //! scheduler runs what is left. See ARCHITECTURE.md for the map.
 
+pub mod bundle;
 pub mod cache;
 pub mod cli;
 pub mod config;

@@ -30,14 +30,14 @@ impl Home {
         publish(self.filled(path, bytes, 0o666)?, path)
     }
 
-    /// The same as [`Home::write`], read-only, without the last step: the caller syncs the folder.
+    /// Puts an object in its place, for tests of what happens to it there.
+    #[cfg(test)]
     pub(super) fn write_object(&self, path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
-        let file = self.filled(path, bytes, 0o444)?;
-        file.as_file().sync_all().trying("write", path)?;
-        publish(file, path)
+        publish(self.filled(path, bytes, 0o444)?, path)
     }
 
-    fn filled(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<NamedTempFile, CacheError> {
+    /// A temporary file with these bytes, to be renamed to `path`, which only stands in errors.
+    pub(super) fn filled(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<NamedTempFile, CacheError> {
         let mut file = self.temporary(mode)?;
         file.write_all(bytes).trying("write", path)?;
         Ok(file)
@@ -59,7 +59,7 @@ impl Home {
 }
 
 /// Renames a finished temporary file into place, creating the folder if need be.
-fn publish(file: NamedTempFile, path: &Path) -> Result<(), CacheError> {
+pub(super) fn publish(file: NamedTempFile, path: &Path) -> Result<(), CacheError> {
     crash::point("file.before-rename");
     let file = match file.persist(path) {
         Err(error) if error.error.kind() == io::ErrorKind::NotFound => {
@@ -74,6 +74,19 @@ fn publish(file: NamedTempFile, path: &Path) -> Result<(), CacheError> {
     Ok(())
 }
 
+/// Moves a file of the same file system into place, creating the folder if need be.
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), CacheError> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = parent(to)?;
+            fs::create_dir_all(folder).trying("create the folder", folder)?;
+            fs::rename(from, to)
+        }
+        renamed => renamed,
+    }
+    .trying("move into the cache", from)
+}
+
 /// Makes files, or the names in folders, survive a power cut. All of them are in the same file system.
 pub(super) fn sync(paths: &[&Path]) -> Result<(), CacheError> {
     match paths {
@@ -81,6 +94,7 @@ pub(super) fn sync(paths: &[&Path]) -> Result<(), CacheError> {
             let synced = File::open(first).and_then(|file| Ok(rustix::fs::syncfs(file)?));
             synced.trying("write", first)
         }
+        [path] => File::open(path).and_then(|file| file.sync_all()).trying("write", path),
         few => {
             few.par_iter().try_for_each(|path| File::open(path).and_then(|file| file.sync_all()).trying("write", path))
         }

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use indexmap::IndexMap;
 use pipe_stage::Digest;
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
-use super::{CacheError, Home, Identity, Key, crash};
+use super::{CacheError, Home, Identity, Key};
 
 /// The longest name of a pipeline that is used as the name of a folder, in bytes.
 const LONGEST_NAME_BYTES: usize = 120;
@@ -73,21 +74,22 @@ impl Records {
         genuine.then_some(record)
     }
 
-    /// Keeps a record. Its artifacts must be in the store already.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn put(&self, record: &ActionRecord) -> Result<(), CacheError> {
+    /// Writes a record beside its place.
+    pub(super) fn draft(&self, record: &ActionRecord) -> Result<Draft, CacheError> {
         let path = self.home.action(&record.key);
-        let bytes = serde_json::to_vec_pretty(record).map_err(|error| CacheError::Io {
+        let bytes = serde_json::to_vec(record).map_err(|error| CacheError::Io {
             action: "write",
             path: path.clone(),
             source: error.into(),
         })?;
-        crash::point("record.before");
-        self.home.write(&path, &bytes)?;
-        crash::point("record.after");
-        Ok(())
+        Ok(Draft { file: self.home.filled(&path, &bytes, 0o666)?, path })
+    }
+
+    /// Keeps a record at once. Its artifacts must be in the store already.
+    #[cfg(test)]
+    pub(crate) fn put(&self, record: &ActionRecord) -> Result<(), CacheError> {
+        let draft = self.draft(record)?;
+        super::atomic::publish(draft.file, &draft.path)
     }
 
     /// The record that a stage of a pipeline last had, if it is still there. Only for saying what changed.
@@ -112,6 +114,12 @@ impl Records {
     fn index(&self, pipeline: &str, stage: &str) -> PathBuf {
         self.home.root().join("stages").join(file_name(pipeline)).join(stage)
     }
+}
+
+/// A record that is written, but not yet where it is found.
+pub(super) struct Draft {
+    pub(super) file: NamedTempFile,
+    pub(super) path: PathBuf,
 }
 
 /// The name of a pipeline, which may be any text, as the name of a folder. Different names stay different.

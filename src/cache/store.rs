@@ -15,6 +15,8 @@ use pipe_stage::{Digest, manifest::escape};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+pub use ingest::Prepared;
+
 use check::Check;
 
 use super::{CacheError, Entry, Home, Manifest, error::Trying, stamp::Stamps};

@@ -15,6 +15,7 @@ use rustix::process::Signal;
 use super::{
     Message, Programs,
     ending::{self, Ending},
+    keeper::Finished,
     process::Worker,
 };
 use crate::{
@@ -129,26 +130,18 @@ impl Active {
         &self.log
     }
 
-    /// The worker is gone: its outputs and their record go into the cache, or the reason why not comes back.
-    pub(super) fn conclude(
-        self,
-        spec: &StageSpec,
-        cache: &Cache<'_>,
-        status: ExitStatus,
-    ) -> Result<ActionRecord, Ending> {
+    /// The worker is gone: what it made is to be kept, or the reason why not comes back.
+    pub(super) fn conclude(self, spec: &StageSpec, status: ExitStatus) -> Result<Finished, Ending> {
         crash::point("scheduler.worker-ended");
         let (ended, duration_seconds) = (jiff::Timestamp::now(), self.clock.elapsed().as_secs_f64());
         ending::judge(self.last_word, status, self.stopped)?;
-        let outputs = spec.outputs.iter().map(|output| {
-            let digest = cache.store.ingest(&self.attempt.output().join(&output.name))?;
-            Ok((output.name.clone(), digest))
-        });
+        let folder = self.attempt.output();
         let device = self.figures.get("device").and_then(|device| device.as_str()).map(str::to_owned);
         let record = ActionRecord {
-            key: self.identity.key(),
+            key: *self.attempt.lock().key(),
             stage: spec.name.to_string(),
             identity: self.identity,
-            outputs: outputs.collect::<Result<_, _>>().map_err(cache_failed)?,
+            outputs: BTreeMap::new(),
             figures: self.figures,
             metrics: self.metrics,
             environment: Environment {
@@ -161,17 +154,13 @@ impl Active {
             duration_seconds,
             log: self.log,
         };
-        crash::point("scheduler.ingested");
-        cache.records.put(&record).map_err(cache_failed)?;
-        crash::point("scheduler.recorded");
-        self.attempt.succeed();
-        crash::point("scheduler.cleared");
-        Ok(record)
+        let outputs = spec.outputs.iter().map(|output| (output.name.clone(), folder.join(&output.name))).collect();
+        Ok(Finished { outputs, record, attempt: self.attempt })
     }
 }
 
 /// An error of the cache is the stage's fault only if it is about what the stage wrote.
-fn cache_failed(error: CacheError) -> Ending {
+pub(super) fn cache_failed(error: CacheError) -> Ending {
     match error {
         CacheError::Output(error) => Ending::stage(&error, None),
         error => Ending::environment(&error, None),

@@ -3,7 +3,7 @@
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet, HashMap},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitStatus,
     sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
     time::{Duration, Instant},
@@ -17,11 +17,12 @@ use super::{
     active::{Active, Cache, Order},
     books::Books,
     ending::Ending,
+    keeper::Keeper,
     process::Said,
     signals::SignalWatch,
 };
 use crate::{
-    cache::{self, Acquired, Home, Identity, Key, KeyLock, UserFiles, crash},
+    cache::{self, Acquired, ActionRecord, Home, Identity, Key, KeyLock, UserFiles, crash},
     config::{InputRef, Pipeline, StageName, StageSpec},
     graph::Graph,
     plan::{self, Action, Decision, Externals, Reason},
@@ -64,6 +65,9 @@ pub(super) struct Engine<'run> {
     /// Another process is at work on their key.
     waiting: BTreeMap<usize, Key>,
     running: BTreeMap<usize, Active>,
+    /// Their workers have ended well, and what they made is being kept.
+    keeping: BTreeMap<usize, Keeping>,
+    keeper: Keeper,
     messages: Receiver<Message>,
     sender: SyncSender<Message>,
     stop: Option<Stop>,
@@ -78,6 +82,12 @@ struct Stage<'run> {
     blocked_by: usize,
     /// Its artifacts, once they are there.
     outputs: Option<BTreeMap<String, Digest>>,
+}
+
+/// A stage whose outputs are being kept.
+struct Keeping {
+    clock: Instant,
+    log: PathBuf,
 }
 
 /// Someone asked the run to stop.
@@ -145,6 +155,8 @@ impl<'run> Engine<'run> {
             index,
             waiting: BTreeMap::new(),
             running: BTreeMap::new(),
+            keeping: BTreeMap::new(),
+            keeper: Keeper::new(home, sender.clone()),
             messages,
             sender,
             stop: None,
@@ -174,11 +186,12 @@ impl<'run> Engine<'run> {
             }
             self.begin_what_can();
             let waits = self.may_begin() && !self.waiting.is_empty();
-            if !waits && self.running.is_empty() {
+            if !waits && self.running.is_empty() && self.keeping.is_empty() {
                 return;
             }
             match self.messages.recv_timeout(if waits { LOCK_INTERVAL } else { GRACE }) {
                 Ok(Message::Worker(stage, said)) => self.heard(stage, said),
+                Ok(Message::Kept(stage, kept)) => self.kept(stage, kept),
                 Ok(Message::Signal) => {}
                 // The engine has a sender itself, so the channel cannot be closed.
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
@@ -305,9 +318,19 @@ impl<'run> Engine<'run> {
     fn ended(&mut self, index: usize, status: ExitStatus) {
         let Some(active) = self.running.remove(&index) else { return };
         let (clock, log) = (active.clock(), active.log().to_owned());
-        let concluded = active.conclude(self.stages[index].spec, &self.cache, status);
+        match active.conclude(self.stages[index].spec, status) {
+            Ok(finished) => {
+                self.keeping.insert(index, Keeping { clock, log });
+                self.keeper.take(index, finished);
+            }
+            Err(ending) => self.failed(index, ending, Some(&log), clock.elapsed().as_secs_f64()),
+        }
+    }
+
+    fn kept(&mut self, index: usize, kept: Result<Box<ActionRecord>, Ending>) {
+        let Some(Keeping { clock, log }) = self.keeping.remove(&index) else { return };
         let seconds = clock.elapsed().as_secs_f64();
-        match concluded {
+        match kept {
             Ok(record) => {
                 let outputs = record.outputs.clone();
                 self.books.ran(&self.stages[index].spec.name, &record);

@@ -13,6 +13,7 @@ mod books;
 mod ending;
 mod engine;
 mod environment;
+mod keeper;
 mod lines;
 mod process;
 mod programs;
@@ -21,7 +22,7 @@ mod signals;
 use std::{io, num::NonZeroUsize};
 
 use crate::{
-    cache::{CacheError, Home},
+    cache::{ActionRecord, CacheError, Home},
     config::{ConfigError, Pipeline, StageName},
     report::{Event, Sink, Summary},
 };
@@ -71,6 +72,8 @@ impl RunError {
 enum Message {
     /// From the worker of the stage with this index.
     Worker(usize, process::Said),
+    /// What became of the outputs of the stage with this index.
+    Kept(usize, Result<Box<ActionRecord>, ending::Ending>),
     /// Someone may want the run to stop: see [`signals::SignalWatch`].
     Signal,
 }

@@ -1,4 +1,4 @@
-//! Taking folders into the store.
+//! Making folders ready to become artifacts. What is ready is put in its place by [`keep`](crate::cache::keep).
 
 use std::{
     collections::BTreeSet,
@@ -11,12 +11,12 @@ use std::{
 
 use pipe_stage::Digest;
 use rayon::prelude::*;
-use tempfile::TempPath;
+use tempfile::{NamedTempFile, TempPath};
 
 use super::Store;
 use crate::cache::{
     CacheError, Entry, Manifest, OutputError,
-    atomic::sync,
+    atomic::{publish, rename, sync},
     crash,
     error::Trying,
     hash::hash_file,
@@ -24,21 +24,35 @@ use crate::cache::{
     tree::{Found, Links, WalkError, walk},
 };
 
+/// Artifacts of this size, or of this many files, are worth a wait of one tick of the clock, so that the next run need
+/// not hash them again only because they are so new.
+const WORTH_SETTLING_BYTES: u64 = 16 << 20;
+const WORTH_SETTLING_FILES: usize = 500;
+
+/// A folder that is ready to become an artifact: hashed, read-only, with a list of its files.
+#[derive(Debug)]
+pub struct Prepared {
+    digest: Digest,
+    manifest: Manifest,
+    files: Vec<Ready>,
+    list: NamedTempFile,
+}
+
 /// A file that is ready to become an object.
+#[derive(Debug)]
 struct Ready {
-    entry: Entry,
+    digest: Digest,
     path: PathBuf,
     /// Removes the copy at `path`, if it is one, unless it was moved away.
     _copy: Option<TempPath>,
 }
 
 impl Store {
-    /// Moves the files of `folder` into the store and gives their digest. What is there already is replaced by the
-    /// same bytes, which mends objects that were damaged. `folder` is used up, also when this fails.
+    /// Makes the files of `folder` ready to be moved into the store. `folder` is used up, also when this fails.
     ///
     /// # Errors
     /// [`CacheError::Output`] if the folder is no artifact (empty, links, odd names); otherwise if the disk refuses.
-    pub fn ingest(&self, folder: &Path) -> Result<Digest, CacheError> {
+    pub fn prepare(&self, folder: &Path) -> Result<Prepared, CacheError> {
         // A link in place of the folder would take in what the stage did not write.
         if !fs::symlink_metadata(folder).is_ok_and(|metadata| metadata.is_dir()) {
             return Err(OutputError::Missing { output: name_of(folder) }.into());
@@ -47,28 +61,21 @@ impl Store {
         if found.is_empty() {
             return Err(OutputError::Empty { output: name_of(folder) }.into());
         }
-        let ready: Vec<Ready> = found.into_par_iter().map(|file| self.prepare(file)).collect::<Result<_, _>>()?;
-        sync(&ready.iter().map(|file| file.path.as_path()).collect::<Vec<_>>())?;
-        let entries: Vec<Entry> = ready.into_par_iter().map(|file| self.place(file)).collect::<Result<_, _>>()?;
+        let (entries, files): (Vec<Entry>, Vec<Ready>) = if found.len() == 1 {
+            // Not worth waking other threads up for.
+            found.into_iter().map(|file| self.ready(file)).collect::<Result<_, _>>()?
+        } else {
+            found.into_par_iter().map(|file| self.ready(file)).collect::<Result<_, _>>()?
+        };
         let manifest = Manifest::new(entries);
-        let objects: Vec<PathBuf> = manifest.entries().iter().map(|entry| self.home.object(&entry.digest)).collect();
-        let shards: BTreeSet<&Path> = objects.iter().filter_map(|object| object.parent()).collect();
-        sync(&shards.into_iter().collect::<Vec<_>>())?;
-
-        crash::point("store.objects-placed");
         let text = manifest.to_text();
         let digest = Digest::of(text.as_bytes());
-        let object = self.home.object(&digest);
-        self.home.write_object(&object, text.as_bytes())?;
-        sync(&object.parent().into_iter().collect::<Vec<_>>())?;
-        crash::point("store.manifest-written");
-        self.remember(&digest, &manifest, &objects);
-        crash::point("store.stamps-written");
-        Ok(digest)
+        let list = self.home.filled(&self.home.object(&digest), text.as_bytes(), 0o444)?;
+        Ok(Prepared { digest, manifest, files, list })
     }
 
     /// Makes a file of an output what an object must be: read-only, with no other name, and hashed.
-    fn prepare(&self, file: Found) -> Result<Ready, CacheError> {
+    fn ready(&self, file: Found) -> Result<(Entry, Ready), CacheError> {
         let metadata = fs::symlink_metadata(&file.path).trying("read", &file.path)?;
         // A second name of the same file, perhaps the user's own, must neither become read-only nor stay a way to
         // change the object.
@@ -77,24 +84,43 @@ impl Store {
         fs::set_permissions(&path, Permissions::from_mode(0o444)).trying("protect", &path)?;
         let digest = hash_file(&path).trying("read", &path)?;
         let executable = metadata.mode() & 0o100 != 0;
-        Ok(Ready { entry: Entry { path: file.name, digest, size: metadata.len(), executable }, path, _copy: copy })
+        let entry = Entry { path: file.name, digest, size: metadata.len(), executable };
+        Ok((entry, Ready { digest, path, _copy: copy }))
     }
 
-    /// Moves it to its place among the objects.
-    fn place(&self, file: Ready) -> Result<Entry, CacheError> {
-        let object = self.home.object(&file.entry.digest);
-        crash::point("object.before-rename");
-        rename(&file.path, &object)?;
-        crash::point("object.after-rename");
-        Ok(file.entry)
+    /// Moves what is ready, and was synced, to its place. What is there already is replaced by the same bytes, which
+    /// mends objects that were damaged. Names the folders that are still to be synced.
+    pub(in crate::cache) fn place(&self, prepared: Prepared) -> Result<Placed, CacheError> {
+        let Prepared { digest, manifest, files, list } = prepared;
+        let mut folders = BTreeSet::new();
+        for file in files {
+            let object = self.home.object(&file.digest);
+            crash::point("object.before-rename");
+            rename(&file.path, &object)?;
+            crash::point("object.after-rename");
+            folders.extend(object.parent().map(Path::to_owned));
+        }
+        crash::point("store.objects-placed");
+        let object = self.home.object(&digest);
+        folders.extend(object.parent().map(Path::to_owned));
+        publish(list, &object)?;
+        crash::point("store.manifest-written");
+        Ok(Placed { digest, manifest, folders })
     }
 
-    /// Notes how the objects of a new artifact look. Once all are in place: equal files share an object.
-    fn remember(&self, artifact: &Digest, manifest: &Manifest, objects: &[PathBuf]) {
-        let look = |object: &PathBuf| fs::symlink_metadata(object).ok().map(|metadata| Stamp::of(&metadata));
-        let looks: Vec<Option<Stamp>> = objects.par_iter().map(look).collect();
+    /// Notes how the objects of a new artifact look, if it is large enough for that. Once all are in place: equal files
+    /// share an object.
+    pub(in crate::cache) fn remember(&self, placed: &Placed) {
+        let Placed { digest, manifest, .. } = placed;
+        if manifest.total_bytes() < WORTH_SETTLING_BYTES && manifest.entries().len() < WORTH_SETTLING_FILES {
+            return;
+        }
+        let look = |entry: &Entry| {
+            let metadata = fs::symlink_metadata(self.home.object(&entry.digest));
+            metadata.ok().map(|metadata| Stamp::of(&metadata))
+        };
+        let looks: Vec<Option<Stamp>> = manifest.entries().par_iter().map(look).collect();
         if let Some(newest) = looks.iter().flatten().max_by_key(|stamp| stamp.changed_ns()) {
-            // Without this the next run would hash a large artifact again, only because it is so new.
             newest.settle();
         }
         let now = SystemTime::now();
@@ -104,7 +130,8 @@ impl Store {
                 stamps.insert(entry.path.clone(), stamp, entry.digest);
             }
         }
-        stamps.save(&self.home, &self.home.verified(artifact));
+        stamps.save(&self.home, &self.home.verified(digest));
+        crash::point("store.stamps-written");
     }
 
     fn copy_in(&self, path: &Path) -> Result<TempPath, CacheError> {
@@ -112,18 +139,49 @@ impl Store {
         File::open(path).and_then(|mut file| io::copy(&mut file, copy.as_file_mut())).trying("copy", path)?;
         Ok(copy.into_temp_path())
     }
+
+    /// Prepares a folder and moves it into the store at once.
+    #[cfg(test)]
+    pub(crate) fn ingest(&self, folder: &Path) -> Result<Digest, CacheError> {
+        let prepared = self.prepare(folder)?;
+        sync(&prepared.unsynced().collect::<Vec<_>>())?;
+        let placed = self.place(prepared)?;
+        self.remember(&placed);
+        Ok(placed.digest)
+    }
 }
 
-fn rename(from: &Path, to: &Path) -> Result<(), CacheError> {
-    match fs::rename(from, to) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let folder = to.parent().unwrap_or(to);
-            fs::create_dir_all(folder).trying("create the folder", folder)?;
-            fs::rename(from, to)
-        }
-        renamed => renamed,
+impl Prepared {
+    /// The digest that the artifact will have.
+    pub fn digest(&self) -> Digest {
+        self.digest
     }
-    .trying("move into the cache", from)
+
+    /// The size of all its files, in bytes.
+    pub fn total_bytes(&self) -> u64 {
+        self.manifest.total_bytes()
+    }
+
+    /// Makes its bytes survive a power cut.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn sync(&self) -> Result<(), CacheError> {
+        sync(&self.unsynced().collect::<Vec<_>>())
+    }
+
+    /// The files whose bytes must be synced before it is placed.
+    pub(in crate::cache) fn unsynced(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|file| file.path.as_path()).chain([self.list.path()])
+    }
+}
+
+/// An artifact whose files are in their places.
+pub(in crate::cache) struct Placed {
+    pub(in crate::cache) digest: Digest,
+    manifest: Manifest,
+    /// The folders whose names must still be synced.
+    pub(in crate::cache) folders: BTreeSet<PathBuf>,
 }
 
 fn output_error(error: WalkError) -> CacheError {

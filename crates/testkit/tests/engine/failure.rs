@@ -69,9 +69,11 @@ fn a_failure_stops_the_run_and_the_next_one_goes_on_from_there() {
         (Some("stage_failed"), Some(1), Some(3))
     );
     let next = project.run(&[]).unwrap();
+    let mut started = next.started();
+    started.sort_unstable();
     assert_eq!(
-        (next.code(), next.hits(), next.started()),
-        (0, vec!["before".to_owned()], vec!["middle".to_owned(), "after".to_owned(), "aside".to_owned()])
+        (next.code(), next.hits(), started.join(" ")),
+        (0, vec!["before".to_owned()], "after aside middle".to_owned())
     );
 }
 

@@ -171,17 +171,22 @@ fn with_more_jobs_independent_stages_run_side_by_side() {
 
 #[test]
 fn stages_that_use_a_gpu_take_turns() {
-    let project = project(
-        "
-name: turns
-stages:
-  a: { kind: write, resources: { gpus: 1 }, with: { text: one } }
-  b: { kind: write, resources: { gpus: 1 }, with: { text: two } }
-",
-    );
-    let ran = project.run(&["--jobs", "8"]).unwrap();
-    let steps = ran.events.iter().map(|event| (event["event"].as_str().unwrap(), event["stage"].as_str()));
-    let steps: Vec<_> = steps.filter(|(event, _)| matches!(*event, "stage_started" | "stage_finished")).collect();
-    let turn = |stage| [("stage_started", Some(stage)), ("stage_finished", Some(stage))];
-    assert_eq!(steps, [turn("a"), turn("b")].concat());
+    let project = project("name: turns\nstages: {}\n");
+    let [a, b, c] = ["a", "b", "c"].map(|name| project.gate(name).unwrap());
+    let stage = |name: &str, gate: &pipe_testkit::Gate, gpus: usize| {
+        let gate = gate.folder().display();
+        format!(
+            "  {name}: {{ kind: write, resources: {{ gpus: {gpus} }}, with: {{ text: {name}, gate: '{gate}' }} }}\n"
+        )
+    };
+    let stages = [stage("a", &a, 1), stage("b", &b, 1), stage("c", &c, 0)].concat();
+    project.write("pipeline.yaml", &format!("name: turns\nstages:\n{stages}")).unwrap();
+    let mut running = project.start(&["--jobs", "8"]).unwrap();
+    let mut started = || running.wait_for("stage_started").unwrap()["stage"].as_str().unwrap().to_owned();
+    // `b` comes before `c`, and would have begun if it could.
+    assert_eq!([started(), started()], ["a", "c"]);
+    for gate in [a, c, b] {
+        gate.wait_for_worker().unwrap().open().unwrap();
+    }
+    assert_eq!(running.finish().unwrap().code(), 0);
 }

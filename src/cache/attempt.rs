@@ -8,7 +8,7 @@ use std::{
 
 use pipe_stage::Output;
 
-use super::{Acquired, CacheError, Home, KeyLock, error::Trying};
+use super::{Acquired, CacheError, Home, KeyLock, error::Trying, orphans};
 
 /// A temporary file that nobody wrote to for so long is left over from a crash.
 const STALE_TEMPORARY: Duration = Duration::from_hours(24);
@@ -18,6 +18,8 @@ const STALE_TEMPORARY: Duration = Duration::from_hours(24);
 #[derive(Debug)]
 pub struct Attempt {
     scratch: PathBuf,
+    /// In the scratch, under a name that no attempt had before: whoever is left of a dead one cannot write into it.
+    own: PathBuf,
     resume: PathBuf,
     // Dropped last, so that nobody else has the key while the scratch goes.
     lock: KeyLock,
@@ -29,8 +31,11 @@ impl Attempt {
     /// # Errors
     /// If the folders cannot be made.
     pub fn begin(home: &Home, lock: KeyLock, outputs: &[Output]) -> Result<Self, CacheError> {
-        let attempt = Self { scratch: home.scratch(lock.key()), resume: home.resume(lock.key()), lock };
-        remove(&attempt.scratch)?;
+        let scratch = home.scratch(lock.key());
+        clear(&scratch)?;
+        fs::create_dir_all(&scratch).trying("create the folder", &scratch)?;
+        let own = tempfile::Builder::new().prefix("").tempdir_in(&scratch).trying("write in", &scratch)?.keep();
+        let attempt = Self { scratch, own, resume: home.resume(lock.key()), lock };
         for folder in outputs.iter().map(|output| attempt.output().join(&output.name)).chain([
             attempt.inputs(),
             attempt.temporary(),
@@ -49,22 +54,22 @@ impl Attempt {
 
     /// Where the inputs are laid out: an empty folder.
     pub fn inputs(&self) -> PathBuf {
-        self.scratch.join("inputs")
+        self.own.join("inputs")
     }
 
     /// The folder that holds one empty folder for each output.
     pub fn output(&self) -> PathBuf {
-        self.scratch.join("output")
+        self.own.join("output")
     }
 
     /// An empty folder for the worker to work in.
     pub fn work(&self) -> PathBuf {
-        self.scratch.join("work")
+        self.own.join("work")
     }
 
     /// For the worker's `TMPDIR`.
     pub fn temporary(&self) -> PathBuf {
-        self.scratch.join("tmp")
+        self.own.join("tmp")
     }
 
     /// What the attempts at this key hand on to each other.
@@ -96,7 +101,7 @@ pub fn sweep(home: &Home) -> Result<(), CacheError> {
         // Whoever works in it holds the lock; whoever gets it finds nobody at work.
         let Ok(key) = name.parse() else { continue };
         if let Acquired::Held(_lock) = KeyLock::acquire(home, &key)? {
-            discard(&folder.join(name));
+            drop(clear(&folder.join(name)));
         }
     }
     for name in names(&home.tmp())? {
@@ -116,6 +121,14 @@ fn names(folder: &Path) -> Result<Vec<String>, CacheError> {
         entries => entries.trying("read", folder)?,
     };
     Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
+}
+
+/// Removes the scratch of a dead attempt, and what is left of its processes.
+fn clear(scratch: &Path) -> Result<(), CacheError> {
+    if scratch.exists() {
+        orphans::end_users(scratch);
+    }
+    remove(scratch)
 }
 
 fn remove(path: &Path) -> Result<(), CacheError> {

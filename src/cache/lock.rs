@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{CacheError, Home, Key, error::Trying};
+use super::{CacheError, Home, Key, error::Trying, orphans};
 
 /// The right to work on a key. The kernel takes it back when the process dies, however that happens.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub struct Holder {
 impl KeyLock {
     /// Takes the lock of `key` if it is free. Never waits: a caller that wants to wait asks again, and can stop.
     ///
+    /// Where the process that took it is dead and only what it started still has it, that is killed.
+    ///
     /// # Errors
     /// If the lock's file cannot be written.
     pub fn acquire(home: &Home, key: &Key) -> Result<Acquired, CacheError> {
@@ -56,7 +58,14 @@ impl KeyLock {
             let mut file = open(&path)?;
             match file.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Ok(Acquired::Busy(read_holder(&mut file))),
+                Err(TryLockError::WouldBlock) => {
+                    let holder = read_holder(&mut file);
+                    if let Some(holder) = &holder {
+                        // They are gone when the caller asks again.
+                        orphans::end_heirs(&file, holder, || read_holder(&mut open(&path).ok()?));
+                    }
+                    return Ok(Acquired::Busy(holder));
+                }
                 Err(TryLockError::Error(error)) => return Err(error).trying("lock", &path),
             }
             // The holder before us removes the file while it still has the lock: ours may be that nameless file.
@@ -96,8 +105,11 @@ impl fmt::Display for Holder {
 
 impl Holder {
     pub(super) fn this_process() -> Self {
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Self { pid: std::process::id(), host, since: jiff::Timestamp::now() }
+        Self { pid: std::process::id(), host: Self::this_host(), since: jiff::Timestamp::now() }
+    }
+
+    pub(super) fn this_host() -> String {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
     }
 }
 

@@ -35,6 +35,7 @@ mod home;
 mod keep;
 mod key;
 mod lock;
+mod orphans;
 mod quarantine;
 mod record;
 mod stamp;

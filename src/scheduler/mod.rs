@@ -18,6 +18,7 @@ mod lines;
 mod process;
 mod programs;
 mod signals;
+mod strays;
 
 use std::{io, num::NonZeroUsize};
 
@@ -89,5 +90,6 @@ pub fn run(pipeline: &Pipeline, home: &Home, options: &Options, sink: &mut dyn S
     home.create()?;
     let _in_use =
         home.share(|holder| sink.event(&Event::CacheBusy { holder: holder.map(|holder| holder.to_string()) }))?;
+    strays::adopt();
     engine::Engine::new(pipeline, home, options, sink)?.run()
 }

@@ -15,13 +15,13 @@ use std::{
     thread,
 };
 
-use pipe_stage::{Event, Job, WORKER_SUBCOMMAND};
+use pipe_stage::{Event, Job, Level, WORKER_SUBCOMMAND};
 use rustix::{
     io::{FdFlags, fcntl_setfd},
     process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid},
 };
 
-use super::{Message, environment, lines};
+use super::{Message, environment, lines, strays};
 use crate::cache::Attempt;
 
 /// What a worker's threads tell the scheduler.
@@ -81,7 +81,10 @@ impl Worker {
 
         // Workers are only spawned on this thread, so no other child inherits the descriptor in between.
         fcntl_setfd(attempt.lock(), FdFlags::empty()).map_err(io::Error::from)?;
-        let spawned = command.spawn();
+        let spawned = {
+            let mut workers = strays::workers();
+            command.spawn().inspect(|child| workers.push(Pid::from_child(child)))
+        };
         fcntl_setfd(attempt.lock(), FdFlags::CLOEXEC).map_err(io::Error::from)?;
         let mut child = spawned.map_err(|source| SpawnError::Program { program: program.to_owned(), source })?;
 
@@ -122,7 +125,16 @@ impl Worker {
         let (group, reaped, messages) = (self.group, Arc::clone(&self.reaped), messages.clone());
         builder("end").spawn(move || {
             let status = wait(child, group, &reaped);
-            // The group is gone, so both pipes have ended.
+            let left = strays::end_after(group);
+            if left > 0 {
+                let message = format!(
+                    "its worker left {left} {} behind: killed",
+                    if left == 1 { "process" } else { "processes" }
+                );
+                let said = Said::Event(Event::Log { level: Level::Warn, message });
+                let _ = messages.send(Message::Worker(stage, said));
+            }
+            // All that could write to them is gone, so the pipes have ended.
             let _ = feeder.join();
             let _ = listener.join();
             let _ = messages.send(Message::Worker(stage, Said::Ended(status)));

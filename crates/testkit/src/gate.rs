@@ -60,6 +60,21 @@ impl Arrived {
         File::options().write(true).open(self.folder.join("go"))?.write_all(b".")
     }
 
+    /// Whether the worker lives: as long as it does, its end of the pipe is open.
+    ///
+    /// # Errors
+    /// If the pipe cannot be read.
+    pub fn lives(&mut self) -> io::Result<bool> {
+        let flags = rustix::fs::fcntl_getfl(&self.pipe)?;
+        rustix::fs::fcntl_setfl(&self.pipe, flags | rustix::fs::OFlags::NONBLOCK)?;
+        let read = self.pipe.read(&mut [0]);
+        rustix::fs::fcntl_setfl(&self.pipe, flags)?;
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+            read => Ok(read? > 0),
+        }
+    }
+
     /// Waits until the worker is dead: the kernel closes its end of the pipe.
     ///
     /// # Errors
@@ -71,17 +86,43 @@ impl Arrived {
 
 /// The worker's side: says that it is there and waits until it may go on.
 pub(crate) fn pass(folder: &Path) -> io::Result<()> {
-    let mut arrived = File::options().write(true).open(folder.join("arrived"))?;
-    arrived.write_all(b".")?;
+    let _arrived = arrive(folder)?;
     File::open(folder.join("go"))?.read_exact(&mut [0])
 }
 
 /// The worker's side: says that it is there, and keeps the pipe open until `stop` says so.
 pub(crate) fn stand(folder: &Path, stop: impl Fn() -> bool) -> io::Result<()> {
+    let _arrived = arrive(folder)?;
+    wait_until(stop);
+    Ok(())
+}
+
+/// A left child's side: stands at the gate in `folder` until it is killed, whatever it is told, and makes the file
+/// `ready` once it does.
+///
+/// # Errors
+/// If the pipe or the file cannot be opened.
+pub fn linger(folder: &Path, ready: &Path) -> io::Result<()> {
+    let ignored = std::sync::Arc::default();
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT, signal_hook::consts::SIGHUP] {
+        signal_hook::flag::register(signal, std::sync::Arc::clone(&ignored))?;
+    }
+    let _arrived = arrive(folder)?;
+    File::create(ready)?;
+    // A test that failed takes its folder away: nobody stays for ever.
+    wait_until(|| !ready.exists());
+    Ok(())
+}
+
+/// The open pipe tells the test that this process lives.
+fn arrive(folder: &Path) -> io::Result<File> {
     let mut arrived = File::options().write(true).open(folder.join("arrived"))?;
     arrived.write_all(b".")?;
+    Ok(arrived)
+}
+
+fn wait_until(stop: impl Fn() -> bool) {
     while !stop() {
         std::thread::park_timeout(std::time::Duration::from_millis(2));
     }
-    Ok(())
 }

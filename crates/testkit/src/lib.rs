@@ -4,6 +4,6 @@ mod gate;
 mod kinds;
 mod project;
 
-pub use gate::{Arrived, Gate};
-pub use kinds::{KINDS, runners};
+pub use gate::{Arrived, Gate, linger};
+pub use kinds::{KINDS, LINGER_SUBCOMMAND, runners};
 pub use project::{Project, Ran, Running};

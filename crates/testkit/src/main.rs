@@ -26,12 +26,23 @@ enum Arguments {
         text: bool,
     },
     Worker,
+    Linger {
+        gate: PathBuf,
+        ready: PathBuf,
+    },
 }
 
 #[expect(clippy::print_stderr, reason = "the edge of a program for tests")]
 fn main() -> ExitCode {
     match Arguments::parse() {
         Arguments::Worker => pipe_stage::worker_main(&pipe_testkit::runners()),
+        Arguments::Linger { gate, ready } => match pipe_testkit::linger(&gate, &ready) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        },
         Arguments::Run { file, stages, overrides, jobs, text } => {
             let overrides: Vec<_> = overrides
                 .iter()

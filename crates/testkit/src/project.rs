@@ -122,6 +122,16 @@ impl Running {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
+    /// The processes that the scheduler started and that are its children still.
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub fn children(&self) -> io::Result<Vec<Pid>> {
+        let pid = self.child.id();
+        let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        Ok(text.split_whitespace().filter_map(|child| Pid::from_raw(child.parse().ok()?)).collect())
+    }
+
     /// Reads events until one is called `name`, and returns it.
     ///
     /// # Errors
@@ -143,6 +153,14 @@ impl Running {
             }
             line.clear();
         }
+    }
+
+    /// Waits for the end of the scheduler alone: what it started may keep its output open.
+    ///
+    /// # Errors
+    /// If it cannot be waited for.
+    pub fn finish_without_output(mut self) -> io::Result<Ran> {
+        Ok(Ran { status: self.child.wait()?, events: Vec::new(), errors: String::new() })
     }
 
     /// Waits for the end, and reads what has not been read.

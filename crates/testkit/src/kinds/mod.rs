@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::gate;
 
+mod wild;
+
+pub use wild::LINGER_SUBCOMMAND;
+
 /// What a pipeline of tests may use.
 pub static KINDS: &[Declaration] = &[
     Declaration::of::<Write>(),
@@ -17,6 +21,7 @@ pub static KINDS: &[Declaration] = &[
     Declaration::of::<Count>(),
     Declaration::of::<CopyFile>(),
     Declaration::of::<OnTorch>(),
+    Declaration::of::<wild::Wild>(),
 ];
 
 /// What `fake-pipe worker` runs.
@@ -28,6 +33,7 @@ pub fn runners() -> Vec<Runner> {
         Runner::of::<Halves>(),
         Runner::of::<Count>(),
         Runner::of::<CopyFile>(),
+        Runner::of::<wild::Wild>(),
     ]
 }
 

@@ -30,7 +30,11 @@ pub use render::render;
 pub use schema::{canonical, execution_only_fields, schema};
 pub use source::{Location, Source};
 
-use self::{params::Params, report::Report, stage::Known};
+use self::{
+    params::Params,
+    report::Report,
+    stage::{Draft, Known, Places},
+};
 
 /// Reads the pipeline file at `path`, with `overrides` (path and value of every `--set`, in order; a later one wins)
 /// and the kinds of `registry`.
@@ -64,7 +68,7 @@ pub fn parse(
     let Some(mut root) = root else { return Err(ConfigError::invalid(Arc::new(source), report.into_problems())) };
     point_at_keys(&mut root, source.text());
     overrides::apply(&mut root, overrides, &mut source, &mut report);
-    let read = document(&root, &source, registry, &mut report);
+    let read = document(&root, &source, &folder, registry, &mut report);
     let source = Arc::new(source);
     match read {
         Some((name, stages)) if !report.has_problems() => Ok(Pipeline { name, folder, source, stages }),
@@ -77,6 +81,7 @@ type Stages = IndexMap<StageName, StageSpec>;
 fn document(
     root: &Node,
     source: &Source,
+    folder: &Path,
     registry: &'static [Declaration],
     report: &mut Report,
 ) -> Option<(String, Stages)> {
@@ -104,11 +109,14 @@ fn document(
     if entries.is_empty() {
         report.add_with_help(stages.span, "the pipeline has no stages", "add one: `NAME: { kind: ... }`");
     }
-    let known = Known {
-        stages: entries.iter().map(|(key, node)| (key.name.as_str(), stage::kind_of(node, registry))).collect(),
-    };
     // Every stage is read before any failure counts: that is how all problems are found.
-    let stages: Vec<_> = entries.iter().map(|(key, node)| stage::read((key, node), &known, registry, report)).collect();
+    let drafts: Vec<_> = entries.iter().map(|(key, node)| Draft::read((key, node), registry, report)).collect();
+    let known = Known::of(&drafts, report);
+    let mut places = Places::default();
+    let stages: Vec<_> = drafts.into_iter().map(|draft| draft.finish(&known, folder, &mut places, report)).collect();
+    if let Some(file) = source.path().file_name() {
+        places.check(&folder.join(file), report);
+    }
     let stages: Option<Stages> =
         stages.into_iter().map(|stage| stage.map(|stage| (stage.name.clone(), stage))).collect();
     Some((name?, stages?))

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use indexmap::IndexMap;
-use pipe_stage::{Declaration, Output, Resources, UserFile};
+use pipe_stage::{Declaration, Form, Output, Resources, UserFile};
 use pipe_yaml::{Node, Problem, Span};
 
 use super::{ConfigError, Source};
@@ -64,6 +64,9 @@ pub struct InputRef {
     pub stage: StageName,
     /// The name of the output: `out` where a kind has only one.
     pub output: String,
+    /// What the taker sees of it: a folder, or, where the taker's kind has open inputs and the output is one file,
+    /// that file.
+    pub form: Form,
     /// Where the reference stands.
     pub span: Span,
 }

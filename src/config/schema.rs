@@ -6,11 +6,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use pipe_stage::{Declaration, EXECUTION_ONLY, Port};
+use pipe_stage::{Declaration, EXECUTION_ONLY};
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::{StageName, stage::ResourceFields};
+use super::{
+    StageName,
+    stage::{DURATION_PATTERN, MAX_RETRIES, ResourceFields},
+};
 
 /// The JSON Schema of pipeline files with the kinds of `registry`. The same registry always gives the same bytes.
 ///
@@ -18,9 +21,14 @@ use super::{StageName, stage::ResourceFields};
 pub fn schema(registry: &[Declaration]) -> Value {
     let mut definitions = Map::new();
     definitions.insert("reference".to_owned(), reference());
+    definitions.insert("open_input".to_owned(), open_input());
     definitions.insert("interpolation".to_owned(), interpolation());
     let resources = subschema("resources", |generator| generator.subschema_for::<ResourceFields>(), &mut definitions);
     definitions.insert("resources".to_owned(), resources);
+    for (name, mut definition) in [("retries", retries()), ("timeout", timeout()), ("outputs", outputs())] {
+        or_interpolation(&mut definition);
+        definitions.insert(name.to_owned(), definition);
+    }
     for declaration in registry {
         let with = subschema(declaration.kind, |generator| declaration.schema(generator), &mut definitions);
         definitions.insert(format!("{}.with", declaration.kind), with);
@@ -231,6 +239,42 @@ fn reference() -> Value {
     })
 }
 
+fn open_input() -> Value {
+    json!({
+        "description": "What is taken: STAGE, STAGE.OUTPUT where a stage makes several, or file://PATH for a file or folder of yours.",
+        "type": "string",
+        "minLength": 1,
+    })
+}
+
+fn retries() -> Value {
+    json!({
+        "description": format!("How often the stage is tried again after a failure, 0 to {MAX_RETRIES}. Default 0."),
+        "type": "integer",
+        "minimum": 0,
+        "maximum": MAX_RETRIES,
+    })
+}
+
+fn timeout() -> Value {
+    json!({
+        "description": "After this long the stage is stopped and counts as failed: `90s`, `30m`, `2h30m`, `1d`. Default: never.",
+        "type": "string",
+        "pattern": DURATION_PATTERN,
+        "minLength": 2,
+    })
+}
+
+fn outputs() -> Value {
+    json!({
+        "description": "Where copies of the outputs are put once they are up to date: a path of one output, or a mapping of outputs to paths; relative to the pipeline file.",
+        "anyOf": [
+            { "type": "string", "minLength": 1 },
+            { "type": "object", "additionalProperties": { "type": "string", "minLength": 1 } },
+        ],
+    })
+}
+
 /// Only the schema of the stage's own kind speaks: of `oneOf`, a validator would recite what every kind misses.
 fn if_kind(declaration: &Declaration) -> Value {
     let of_kind = json!({ "required": ["kind"], "properties": { "kind": { "const": declaration.kind } } });
@@ -242,10 +286,16 @@ fn stage(declaration: &Declaration) -> Value {
     let mut properties = Map::new();
     properties.insert("kind".to_owned(), json!({ "const": declaration.kind, "description": declaration.summary }));
     properties.insert("with".to_owned(), pointer(&format!("{}.with", declaration.kind)));
-    properties.insert("inputs".to_owned(), inputs(declaration.inputs));
-    properties.insert("resources".to_owned(), pointer("resources"));
+    properties.insert("inputs".to_owned(), inputs(declaration));
+    for field in ["resources", "retries", "timeout", "outputs"] {
+        properties.insert(field.to_owned(), pointer(field));
+    }
+    let made = match declaration.open_outputs {
+        true => "those that `with` declares".to_owned(),
+        false => declaration.outputs.join(", "),
+    };
     json!({
-        "description": format!("{}. Outputs: {}.", declaration.summary.trim_end_matches('.'), declaration.outputs.join(", ")),
+        "description": format!("{}. Outputs: {made}.", declaration.summary.trim_end_matches('.')),
         "type": "object",
         "required": if needs_input { vec!["kind", "inputs"] } else { vec!["kind"] },
         "additionalProperties": false,
@@ -253,7 +303,8 @@ fn stage(declaration: &Declaration) -> Value {
     })
 }
 
-fn inputs(ports: &[Port]) -> Value {
+fn inputs(declaration: &Declaration) -> Value {
+    let ports = declaration.inputs;
     let properties: Map<_, _> = ports
         .iter()
         .map(|port| {
@@ -268,5 +319,12 @@ fn inputs(ports: &[Port]) -> Value {
         })
         .collect();
     let required: Vec<_> = ports.iter().filter(|port| port.required).map(|port| port.name).collect();
-    json!({ "type": "object", "required": required, "additionalProperties": false, "properties": properties })
+    let others = match declaration.open_inputs {
+        true => {
+            let one = pointer("open_input");
+            json!({ "anyOf": [one, { "type": "array", "minItems": 1, "items": one }] })
+        }
+        false => false.into(),
+    };
+    json!({ "type": "object", "required": required, "additionalProperties": others, "properties": properties })
 }

@@ -1,87 +1,128 @@
 //! One entry of `stages:` to a [`StageSpec`].
 
-use std::collections::{BTreeMap, BTreeSet};
+mod checkout;
+mod inputs;
+mod limits;
 
-use indexmap::IndexMap;
-use pipe_stage::{Declaration, ParsedConfig, Port, Problems, Resources};
+use std::{borrow::Cow, collections::BTreeSet, path::Path};
+
+use pipe_stage::{Declaration, Output, ParsedConfig, Problems, Resources};
 use pipe_yaml::{Key, Node, Problem, Span, Value, unknown_name_help};
-use serde::Deserialize;
 
-use super::{InputRef, StageName, StageSpec, report::Report};
+use self::inputs::Taker;
+pub(super) use self::{
+    checkout::Places,
+    inputs::Known,
+    limits::{DURATION_PATTERN, MAX_RETRIES, ResourceFields},
+};
+use super::{StageName, StageSpec, report::Report};
 
 /// The fields of a stage.
-pub(super) const FIELDS: [&str; 4] = ["kind", "with", "inputs", "resources"];
+pub(super) const FIELDS: [&str; 7] = ["kind", "with", "inputs", "resources", "retries", "timeout", "outputs"];
 
-/// The fields of `resources:`.
-#[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct ResourceFields {
-    /// Threads, 1 to 1024. Default: the stage decides.
-    #[schemars(range(min = 1, max = 1024))]
-    cpus: Option<usize>,
-    /// CUDA devices, 0 to 64; 0 runs on the CPU. Default 0.
-    #[schemars(range(min = 0, max = 64))]
-    gpus: usize,
+/// A stage as far as it can be read without the others.
+pub(super) struct Draft<'a> {
+    key: &'a Key,
+    declaration: Option<&'static Declaration>,
+    config: Option<ParsedConfig>,
+    with: Cow<'a, Node>,
+    /// The nodes of the other fields.
+    inputs: Option<&'a Node>,
+    resources: Option<&'a Node>,
+    retries: Option<&'a Node>,
+    timeout: Option<&'a Node>,
+    checkout: Option<&'a Node>,
+    /// Whether there was nothing to report.
+    sound: bool,
 }
 
-/// The stages of a pipeline by name, as far as references need them.
-pub(super) struct Known<'a> {
-    /// Names in the order of the file, with the kind where that is known.
-    pub(super) stages: IndexMap<&'a str, Option<&'static Declaration>>,
-}
+impl<'a> Draft<'a> {
+    /// Reads the kind and `with:` of a stage.
+    pub(super) fn read(
+        (key, node): (&'a Key, &'a Node),
+        registry: &'static [Declaration],
+        report: &mut Report,
+    ) -> Self {
+        let before = report.count();
+        let fields = report.fields(node, "a stage", FIELDS);
+        let [kind, with, inputs, resources, retries, timeout, checkout] = fields.unwrap_or_default();
+        let declaration = match fields {
+            Some(_) => read_kind(kind, key.span, registry, report),
+            None => None,
+        };
+        let with = with.map_or_else(|| Cow::Owned(Node::empty_mapping(key.span)), Cow::Borrowed);
+        let config = declaration
+            .and_then(|declaration| declaration.parse(&with).map_err(|problems| report.extend(problems)).ok());
+        let sound = report.count() == before;
+        Self { key, declaration, config, with, inputs, resources, retries, timeout, checkout, sound }
+    }
 
-impl Known<'_> {
-    fn names(&self) -> impl Iterator<Item = &str> {
-        self.stages.keys().copied()
+    /// The outputs of the stage, if they can be made out.
+    fn outputs(&self, report: &Report) -> Option<Vec<Output>> {
+        let declaration = self.declaration?;
+        if !declaration.open_outputs {
+            return Some(declaration.outputs.iter().map(|name| Output::folder(name)).collect());
+        }
+        // Wrong ones come to nothing, and are reported by the kind.
+        let outputs = &self.config.as_ref()?.outputs;
+        (!outputs.is_empty() && !has_unknown(&self.with, report)).then(|| outputs.clone())
+    }
+
+    /// Reads what is left of a stage of a pipeline in `folder`, now that the others are known. Gives nothing if there
+    /// are problems, which are all reported.
+    pub(super) fn finish(
+        self,
+        known: &Known<'_>,
+        folder: &Path,
+        places: &mut Places<'a>,
+        report: &mut Report,
+    ) -> Option<StageSpec> {
+        let before = report.count();
+        let key = self.key;
+        let name = StageName::new(&key.name);
+        if name.is_none() {
+            let help = format!("use letters, digits, `_` and `-`, at most {}, not first a `-`", StageName::MAX_LENGTH);
+            report.add_with_help(key.span, format!("`{}` is no name for a stage", key.name), help);
+        }
+        let resources = self.resources.map_or_else(Resources::default, |node| limits::read_resources(node, report));
+        let retries = self.retries.map_or(0, |node| limits::read_retries(node, report));
+        let timeout = self.timeout.and_then(|node| limits::read_timeout(node, report));
+        let inputs = Taker { key, declaration: self.declaration, known }.read(self.inputs, report);
+        if let Some(config) = &self.config {
+            check_config(config, &self.with, &inputs.names, report);
+        }
+        let outputs = known.stages.get(key.name.as_str()).and_then(Option::as_deref);
+        let checkout = self.checkout.map(|node| checkout::read(key, node, outputs, report)).unwrap_or_default();
+        if !self.sound || report.count() != before {
+            return None;
+        }
+        let config = self.config?;
+        let mut spec = StageSpec {
+            name: name?,
+            declaration: self.declaration?,
+            config: config.value,
+            user_files: config.user_files,
+            file_spans: inputs.file_spans,
+            outputs: config.outputs,
+            environment: config.environment,
+            inputs: inputs.taken,
+            resources,
+            retries,
+            timeout,
+            checkout: checkout.iter().map(|(output, (path, _))| (output.clone(), path.clone())).collect(),
+            span: key.span,
+            with: self.with.into_owned(),
+        };
+        spec.user_files.extend(inputs.files);
+        places.add(&key.name, folder, &spec, &checkout);
+        Some(spec)
     }
 }
 
-/// The kind of a stage, if it can be made out; what is wrong with it is reported by [`read`].
-pub(super) fn kind_of(node: &Node, registry: &'static [Declaration]) -> Option<&'static Declaration> {
-    let kind = node.get("kind")?.as_text()?;
-    registry.iter().find(|declaration| declaration.kind == kind)
-}
-
-/// Reads one stage. Gives nothing if there are problems, which are all reported.
-pub(super) fn read(
-    (key, node): (&Key, &Node),
-    known: &Known<'_>,
-    registry: &'static [Declaration],
-    report: &mut Report,
-) -> Option<StageSpec> {
-    let before = report.count();
-    let name = StageName::new(&key.name);
-    if name.is_none() {
-        let help = format!("use letters, digits, `_` and `-`, at most {}, not first a `-`", StageName::MAX_LENGTH);
-        report.add_with_help(key.span, format!("`{}` is no name for a stage", key.name), help);
+impl<'a> Known<'a> {
+    pub(super) fn of(drafts: &[Draft<'a>], report: &Report) -> Self {
+        Self { stages: drafts.iter().map(|draft| (draft.key.name.as_str(), draft.outputs(report))).collect() }
     }
-    let [kind, with, inputs, resources] = report.fields(node, "a stage", FIELDS)?;
-    let declaration = read_kind(kind, key.span, registry, report);
-    let resources = resources.map_or_else(Resources::default, |node| read_resources(node, report));
-    let with = with.cloned().unwrap_or_else(|| Node::empty_mapping(key.span));
-    let stage = Stage { key, known };
-    let inputs = stage.read_inputs(inputs, declaration, report);
-    let config = declaration.and_then(|declaration| read_config(declaration, &with, &inputs, report));
-    if report.count() != before {
-        return None;
-    }
-    let config = config?;
-    Some(StageSpec {
-        name: name?,
-        declaration: declaration?,
-        config: config.value,
-        user_files: config.user_files,
-        file_spans: BTreeMap::new(),
-        outputs: config.outputs,
-        environment: config.environment,
-        inputs,
-        resources,
-        retries: 0,
-        timeout: None,
-        checkout: BTreeMap::new(),
-        span: key.span,
-        with,
-    })
 }
 
 fn read_kind(
@@ -107,48 +148,19 @@ fn read_kind(
     declaration
 }
 
-fn read_resources(node: &Node, report: &mut Report) -> Resources {
-    let fields: ResourceFields = match pipe_yaml::deserialize(node) {
-        Ok(fields) => fields,
-        Err(problems) => {
-            report.extend(problems);
-            return Resources::default();
-        }
-    };
-    if fields.cpus.is_some_and(|cpus| !(1..=1024).contains(&cpus)) {
-        report.add(node.span_at("cpus"), "cpus: must be 1 to 1024", None);
-    }
-    if fields.gpus > 64 {
-        report.add(node.span_at("gpus"), "gpus: must be 0 to 64", None);
-    }
-    Resources { cpus: fields.cpus, gpus: fields.gpus, ..Resources::default() }
-}
-
-/// Reads `with:`, and checks its ranges.
-fn read_config(
-    declaration: &'static Declaration,
-    with: &Node,
-    inputs: &BTreeMap<String, Vec<InputRef>>,
-    report: &mut Report,
-) -> Option<ParsedConfig> {
-    let config = match declaration.parse(with) {
-        Ok(config) => config,
-        Err(problems) => {
-            report.extend(problems);
-            return None;
-        }
-    };
+/// Checks what the types of `with:` could not.
+fn check_config(config: &ParsedConfig, with: &Node, inputs: &BTreeSet<String>, report: &mut Report) {
     // A `${...}` that came to nothing is still its own text here: no range says anything about it.
-    if !has_unknown(with, report) {
-        let mut problems = Problems::default();
-        config.validate(&inputs.keys().cloned().collect::<BTreeSet<_>>(), &mut problems);
-        report.extend(problems.into_inner().into_iter().map(|(path, message, help)| Problem {
-            span: Some(with.span_at(&path)),
-            message: format!("{path}: {message}"),
-            help,
-        }));
+    if has_unknown(with, report) {
+        return;
     }
-    Some(config)
+    let mut problems = Problems::default();
+    config.validate(inputs, &mut problems);
+    report.extend(problems.into_inner().into_iter().map(|(path, message, help)| Problem {
+        span: Some(with.span_at(&path)),
+        message: format!("{path}: {message}"),
+        help,
+    }));
 }
 
 fn has_unknown(node: &Node, report: &Report) -> bool {
@@ -158,104 +170,4 @@ fn has_unknown(node: &Node, report: &Report) -> bool {
             Value::Sequence(items) => items.iter().any(|item| has_unknown(item, report)),
             Value::Mapping(entries) => entries.iter().any(|(_, value)| has_unknown(value, report)),
         }
-}
-
-/// The stage whose inputs are read.
-struct Stage<'a> {
-    key: &'a Key,
-    known: &'a Known<'a>,
-}
-
-impl Stage<'_> {
-    fn read_inputs(
-        &self,
-        node: Option<&Node>,
-        declaration: Option<&'static Declaration>,
-        report: &mut Report,
-    ) -> BTreeMap<String, Vec<InputRef>> {
-        let mut inputs = BTreeMap::new();
-        let entries = match node.map(|node| report.entries(node, "a mapping of inputs to stages")) {
-            Some(Some(entries)) => entries,
-            Some(None) => return inputs,
-            None => &[],
-        };
-        for (key, value) in entries {
-            // Of an unknown kind, anything may be an input: its references are still worth checking.
-            let port = declaration.map(|declaration| declaration.inputs.iter().find(|port| port.name == key.name));
-            if let (Some(None), Some(declaration)) = (port, declaration) {
-                let ports = declaration.inputs.iter().map(|port| port.name);
-                let help = unknown_name_help(&key.name, ports).or_else(|| Some("it takes none".to_owned()));
-                report.add(key.span, format!("`{}` has no input `{}`", declaration.kind, key.name), help);
-            }
-            let references = self.read_references(&key.name, value, port.flatten(), report);
-            inputs.insert(key.name.clone(), references);
-        }
-        let ports = declaration.map_or(&[][..], |declaration| declaration.inputs);
-        for port in ports.iter().filter(|port| port.required && !inputs.contains_key(port.name)) {
-            let help = format!("it takes {}: add `{}: STAGE` to its `inputs`", port.holds, port.name);
-            let span = node.map_or(self.key.span, |node| node.span);
-            report.add(span, format!("the stage `{}` lacks the input `{}`", self.key.name, port.name), Some(help));
-        }
-        inputs
-    }
-
-    fn read_references(&self, name: &str, node: &Node, port: Option<&Port>, report: &mut Report) -> Vec<InputRef> {
-        let items = match &node.value {
-            Value::Sequence(items) if port.is_none_or(|port| port.list) => items.as_slice(),
-            Value::Sequence(_) => {
-                report.add_with_help(
-                    node.span,
-                    format!("the input `{name}` takes one stage, found a list"),
-                    "name one",
-                );
-                return Vec::new();
-            }
-            _ => std::slice::from_ref(node),
-        };
-        if items.is_empty() {
-            report.add(node.span, format!("the input `{name}` has an empty list"), Some("name a stage".to_owned()));
-        }
-        items.iter().filter_map(|item| self.read_reference(item, report)).collect()
-    }
-
-    /// `STAGE` or `STAGE.OUTPUT`.
-    fn read_reference(&self, node: &Node, report: &mut Report) -> Option<InputRef> {
-        let Some(text) = node.as_text() else {
-            let help = "write STAGE, or STAGE.OUTPUT where a stage makes several";
-            report.add_with_help(node.span, format!("expected a stage, found {}", node.describe()), help);
-            return None;
-        };
-        let (stage, output) = text.split_once('.').map_or((text, None), |(stage, output)| (stage, Some(output)));
-        if stage == self.key.name {
-            report.add(node.span, format!("the stage `{stage}` takes its own output"), None);
-            return None;
-        }
-        let Some(declaration) = self.known.stages.get(stage) else {
-            let others = self.known.names().filter(|name| *name != self.key.name);
-            report.add(node.span, format!("unknown stage `{stage}`"), unknown_name_help(stage, others));
-            return None;
-        };
-        let declaration = (*declaration)?;
-        let written = |output: &&str| format!("`{stage}.{output}`");
-        let output = match (output, declaration.outputs) {
-            (Some(output), outputs) if outputs.contains(&output) => output,
-            (Some(output), &[_]) => {
-                let help = format!("it makes one output: write `{stage}`");
-                report.add_with_help(node.span, format!("the stage `{stage}` has no output `{output}`"), help);
-                return None;
-            }
-            (Some(output), outputs) => {
-                let help = unknown_name_help(output, outputs.iter().copied());
-                report.add(node.span, format!("the stage `{stage}` has no output `{output}`"), help);
-                return None;
-            }
-            (None, &[only]) => only,
-            (None, outputs) => {
-                let help = format!("write {}", outputs.iter().map(written).collect::<Vec<_>>().join(" or "));
-                report.add_with_help(node.span, format!("the stage `{stage}` makes several outputs"), help);
-                return None;
-            }
-        };
-        Some(InputRef { stage: StageName::new(stage)?, output: output.to_owned(), span: node.span })
-    }
 }

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use pipe_stage::{Declaration, Kind, Output, Port, Problems, Resources, Validate};
+use pipe_stage::{Declaration, Form, Kind, Output, Port, Problems, Resources, Validate};
 use pipe_yaml::{Node, Span, Value};
 use serde::{Deserialize, Serialize};
 
@@ -60,7 +60,7 @@ pub(crate) fn pipeline(text: &str) -> Pipeline {
             .split_whitespace()
             .map(|source| {
                 let (stage, output) = source.split_once('.').unwrap_or((source, "out"));
-                InputRef { stage: name(stage), output: output.to_owned(), span: span(source) }
+                InputRef { stage: name(stage), output: output.to_owned(), form: Form::Folder, span: span(source) }
             })
             .collect();
         let spec = StageSpec {

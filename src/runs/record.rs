@@ -195,41 +195,66 @@ impl StageRun {
 /// be run as it stands.
 pub fn resolved_yaml(pipeline: &Pipeline) -> String {
     let stages: serde_json::Map<String, Value> =
-        pipeline.stages.iter().map(|(name, spec)| (name.to_string(), resolved_stage(spec))).collect();
+        pipeline.stages.iter().map(|(name, spec)| (name.to_string(), resolved_stage(pipeline, spec))).collect();
     let pipeline = json!({ "name": pipeline.name, "stages": stages });
     // JSON of strings, numbers, lists and maps is always YAML.
     serde_yaml::to_string(&pipeline).unwrap_or_default()
 }
 
-fn resolved_stage(spec: &StageSpec) -> Value {
+fn resolved_stage(pipeline: &Pipeline, spec: &StageSpec) -> Value {
     let mut stage = serde_json::Map::from_iter([("kind".to_owned(), spec.declaration.kind.into())]);
-    if !spec.inputs.is_empty() {
-        let source = |input: &crate::config::InputRef| {
-            let only = input.output == "out";
-            if only { input.stage.to_string() } else { format!("{}.{}", input.stage, input.output) }
-        };
-        let inputs = spec.inputs.iter().map(|(port, sources)| {
-            let value = match &sources[..] {
-                [one] => source(one).into(),
-                several => several.iter().map(source).collect(),
-            };
-            (port.clone(), value)
-        });
-        stage.insert("inputs".to_owned(), Value::Object(inputs.collect()));
+    let inputs = resolved_inputs(pipeline, spec);
+    if !inputs.is_empty() {
+        stage.insert("inputs".to_owned(), Value::Object(inputs));
     }
     stage.insert("with".to_owned(), escaped(&spec.config));
-    let Resources { cpus, gpus, .. } = spec.resources;
-    if spec.resources != Resources::default() {
-        let mut resources = serde_json::Map::new();
-        if let Some(cpus) = cpus {
-            resources.insert("cpus".to_owned(), cpus.into());
-        }
-        if gpus > 0 {
-            resources.insert("gpus".to_owned(), gpus.into());
-        }
+    let Resources { cpus, memory_bytes, gpus, time_seconds } = spec.resources;
+    let resources = [
+        ("cpus", cpus.map(Value::from)),
+        ("memory", memory_bytes.map(Value::from)),
+        ("gpus", (gpus > 0).then(|| gpus.into())),
+        ("time", time_seconds.map(seconds)),
+    ];
+    let resources: serde_json::Map<String, Value> =
+        resources.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+    if !resources.is_empty() {
         stage.insert("resources".to_owned(), Value::Object(resources));
     }
+    if spec.retries > 0 {
+        stage.insert("retries".to_owned(), spec.retries.into());
+    }
+    if let Some(timeout) = spec.timeout {
+        stage.insert("timeout".to_owned(), seconds(timeout.as_secs()));
+    }
+    let checkout = spec.checkout.iter().map(|(output, path)| (output.clone(), path.to_string_lossy().into()));
+    let checkout: serde_json::Map<String, Value> = checkout.collect();
+    if !checkout.is_empty() {
+        stage.insert("outputs".to_owned(), escaped(&Value::Object(checkout)));
+    }
     Value::Object(stage)
+}
+
+fn resolved_inputs(pipeline: &Pipeline, spec: &StageSpec) -> serde_json::Map<String, Value> {
+    let source = |input: &crate::config::InputRef| {
+        let only = pipeline.stages.get(&input.stage).is_some_and(|maker| maker.outputs.len() == 1);
+        if only { input.stage.to_string() } else { format!("{}.{}", input.stage, input.output) }
+    };
+    let taken = spec.inputs.iter().map(|(port, sources)| {
+        let value = match &sources[..] {
+            [one] => source(one).into(),
+            several => several.iter().map(source).collect(),
+        };
+        (port.clone(), value)
+    });
+    let files = spec.user_files.iter().filter_map(|file| {
+        let name = file.field.strip_prefix("inputs.")?;
+        Some((name.to_owned(), escaped(&format!("file://{}", file.path.display()).into())))
+    });
+    taken.chain(files).collect()
+}
+
+fn seconds(seconds: u64) -> Value {
+    format!("{seconds}s").into()
 }
 
 /// The same value, with nothing in it that would be taken for a parameter.

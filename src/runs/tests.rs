@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, io::Write};
 
 use indexmap::IndexMap;
-use pipe_stage::Resources;
+use pipe_stage::{Output, Resources, UserFile};
 use serde_json::json;
 
 use super::*;
@@ -218,9 +218,14 @@ fn the_measure_of_a_stage_is_the_most_telling_of_its_figures() {
 #[test]
 fn the_resolved_pipeline_is_a_pipeline() {
     let mut pipeline = pipeline("parts:\nadapter: parts.train parts\npackage: adapter");
+    pipeline.stages.get_mut("parts").unwrap().outputs = ["train", "out"].map(Output::folder).into();
     let spec = pipeline.stages.get_mut("adapter").unwrap();
     spec.config = json!({ "learning_rate": 1e-4, "name": "no", "price": "${not} a $${param} $", "none": null });
-    spec.resources = Resources { cpus: Some(2), gpus: 1, ..Resources::default() };
+    spec.resources = Resources { cpus: Some(2), memory_bytes: Some(1 << 30), gpus: 1, time_seconds: Some(90) };
+    spec.retries = 2;
+    spec.timeout = Some(std::time::Duration::from_secs(5400));
+    spec.checkout = [("out".to_owned(), "results/${adapter}".into())].into();
+    spec.user_files = vec![UserFile { field: "inputs.lib/score.py".to_owned(), path: "score.py".into() }];
     assert_eq!(
         resolved_yaml(&pipeline),
         "\
@@ -234,7 +239,8 @@ stages:
     inputs:
       data:
       - parts.train
-      - parts
+      - parts.out
+      lib/score.py: file://score.py
     with:
       learning_rate: 0.0001
       name: no
@@ -242,7 +248,13 @@ stages:
       none: null
     resources:
       cpus: 2
+      memory: 1073741824
       gpus: 1
+      time: 90s
+    retries: 2
+    timeout: 5400s
+    outputs:
+      out: results/$${adapter}
   package:
     kind: fake
     inputs:

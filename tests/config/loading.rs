@@ -1,12 +1,13 @@
 //! Files that are no text of a pipeline, and what comes of the valid ones.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use pipe::{
     config::{self, ConfigError},
     graph::Graph,
     registry,
 };
+use pipe_stage::Resources;
 use serde_json::json;
 
 use super::{files, lines, parse};
@@ -37,7 +38,13 @@ fn a_pipeline_is_what_its_file_says() {
     assert_eq!(order, ["adapter", "model", "corpus", "tokens", "kept", "parts"]);
 
     let adapter = &pipeline.stages["adapter"];
-    assert_eq!((adapter.resources.cpus, adapter.resources.gpus), (Some(4), 1));
+    let Resources { cpus, memory_bytes, gpus, time_seconds } = adapter.resources;
+    assert_eq!((cpus, memory_bytes, gpus, time_seconds), (Some(4), Some(24_000_000_000), 1, Some(9000)));
+    assert_eq!((adapter.retries, adapter.timeout, adapter.checkout.len()), (0, None, 0));
+    let kept = &pipeline.stages["kept"];
+    assert_eq!((kept.retries, kept.timeout), (2, Some(Duration::from_secs(86400))));
+    assert_eq!(kept.checkout["out"], Path::new("results/kept"));
+    assert_eq!(pipeline.stages["parts"].checkout["held_out"], Path::new("results/held_out"));
     let eval = &adapter.inputs["eval"][0];
     assert_eq!((eval.stage.as_str(), eval.output.as_str()), ("parts", "held_out"));
     assert_eq!(adapter.config["lora"]["lora_alpha"], json!(16.0));

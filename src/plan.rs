@@ -29,6 +29,11 @@ pub trait Lookup {
     fn record(&self, key: &Key) -> Option<ActionRecord>;
     /// The record that a stage had when it was last brought up to date. Only for saying what changed.
     fn last(&self, stage: &StageName) -> Option<ActionRecord>;
+    /// The outputs of a stage, if it had this key when it was last brought up to date and they are known to be whole
+    /// without reading them. `None` only means that one has to look.
+    fn known(&self, _stage: &StageName, _key: &Key) -> Option<BTreeMap<String, Digest>> {
+        None
+    }
     /// Whether an artifact is whole.
     ///
     /// # Errors
@@ -87,6 +92,8 @@ pub struct Decision {
     pub key: Key,
     /// [`Action::Hit`] or [`Action::Run`].
     pub action: Action,
+    /// Whether it is a hit by [`Lookup::known`].
+    pub known: bool,
 }
 
 impl Plan {
@@ -132,6 +139,9 @@ pub fn decide(
 ) -> Decision {
     let identity = identify(spec, inputs, external);
     let key = identity.key();
+    if let Some(outputs) = lookup.known(&spec.name, &key) {
+        return Decision { identity, key, action: Action::Hit { outputs }, known: true };
+    }
     let action = match lookup.record(&key) {
         Some(record) => hit_unless_damaged(spec, record, lookup),
         None => {
@@ -142,7 +152,7 @@ pub fn decide(
             }
         }
     };
-    Decision { identity, key, action }
+    Decision { identity, key, action, known: false }
 }
 
 /// All that goes into a stage.

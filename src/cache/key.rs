@@ -72,9 +72,19 @@ impl Identity {
 }
 
 impl Key {
+    pub(super) fn digest(&self) -> &Digest {
+        &self.0
+    }
+
     /// The first twelve digits: enough for a person.
     pub fn short(&self) -> String {
         self.0.short()
+    }
+}
+
+impl From<Digest> for Key {
+    fn from(digest: Digest) -> Self {
+        Self(digest)
     }
 }
 

@@ -123,7 +123,7 @@ pub(super) struct Draft {
 }
 
 /// The name of a pipeline, which may be any text, as the name of a folder. Different names stay different.
-fn file_name(name: &str) -> String {
+pub(super) fn file_name(name: &str) -> String {
     let safe = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | ' ');
     if name.chars().all(safe) && (1..=LONGEST_NAME_BYTES).contains(&name.len()) {
         name.to_owned()

@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, Metadata},
+    fs::Metadata,
     os::unix::fs::MetadataExt,
     path::Path,
     time::{Duration, SystemTime},
@@ -14,14 +14,17 @@ use std::{
 
 use pipe_stage::Digest;
 
-use super::Home;
+use super::{
+    Home,
+    hint::{self, Reader, Writer},
+};
 
 /// One tick of the clock behind file times, amply: Linux advances it 100 to 1000 times a second.
 const TICK: Duration = Duration::from_millis(20);
 /// The same for file systems that keep whole seconds (or, as FAT does, every other one).
 const COARSE_TICK: Duration = Duration::from_secs(2);
 
-const MAGIC: &[u8] = b"pipe stamps 1\n";
+const MAGIC: &str = "pipe stamps 1\n";
 
 /// What `stat` says of a file, as far as a write changes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +51,17 @@ impl Stamp {
     /// Whether it is the same file, whatever was written to it.
     pub(super) fn is_same_file(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
+    }
+
+    /// As many numbers make a stamp.
+    pub(super) const PARTS: usize = 5;
+
+    pub(super) fn parts(&self) -> [u64; Self::PARTS] {
+        [self.device, self.inode, self.size, self.modified_ns.cast_unsigned(), self.changed_ns.cast_unsigned()]
+    }
+
+    pub(super) fn from_parts([device, inode, size, modified, changed]: [u64; Self::PARTS]) -> Self {
+        Self { device, inode, size, modified_ns: modified.cast_signed(), changed_ns: changed.cast_signed() }
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -84,16 +98,12 @@ pub(super) struct Stamps(BTreeMap<String, (Stamp, Digest)>);
 impl Stamps {
     /// The stamps kept at `path`; none if there is no such file or it is damaged.
     pub(super) fn load(path: &Path) -> Self {
-        fs::read(path).ok().and_then(|bytes| Self::decode(&bytes)).unwrap_or_default()
+        Self::decode(&hint::load(path)).unwrap_or_default()
     }
 
     /// Keeps them at `path`, if the home is there and can be written. It is only a matter of speed.
     pub(super) fn save(&self, home: &Home, path: &Path) {
-        if home.exists()
-            && let Err(error) = home.write_hint(path, &self.encode())
-        {
-            tracing::debug!(%error, "cannot keep the stamps");
-        }
+        self.encode().save(home, path);
     }
 
     /// The digest of the file at `name`, if it still looks as it did when it was hashed.
@@ -101,56 +111,35 @@ impl Stamps {
         self.0.get(name).filter(|(then, _)| *then == now).map(|(_, digest)| *digest)
     }
 
+    /// How the file at `name` looked when it was hashed.
+    pub(super) fn get(&self, name: &str) -> Option<Stamp> {
+        self.0.get(name).map(|(stamp, _)| *stamp)
+    }
+
     pub(super) fn insert(&mut self, name: String, stamp: Stamp, digest: Digest) {
         self.0.insert(name, (stamp, digest));
     }
 
-    fn encode(&self) -> Vec<u8> {
-        let mut bytes = MAGIC.to_vec();
+    fn encode(&self) -> Writer {
+        let mut writer = Writer::new(MAGIC);
         for (name, (stamp, digest)) in &self.0 {
-            bytes.extend((name.len() as u64).to_le_bytes());
-            bytes.extend(name.as_bytes());
-            for number in [stamp.device, stamp.inode, stamp.size] {
-                bytes.extend(number.to_le_bytes());
-            }
-            bytes.extend(stamp.modified_ns.to_le_bytes());
-            bytes.extend(stamp.changed_ns.to_le_bytes());
-            bytes.extend(digest.as_bytes());
+            writer.text(name);
+            writer.stamp(stamp);
+            writer.digest(digest);
         }
-        let checksum = Digest::of(&bytes);
-        bytes.extend(checksum.as_bytes());
-        bytes
+        writer
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (content, checksum) = bytes.split_last_chunk::<32>()?;
-        if Digest::of(content).as_bytes() != checksum {
-            return None;
-        }
-        let mut rest = content.strip_prefix(MAGIC)?;
+        let mut reader = Reader::new(bytes, MAGIC)?;
         let mut stamps = Self::default();
-        while !rest.is_empty() {
-            let length = usize::try_from(u64::from_le_bytes(*take(&mut rest)?)).ok()?;
-            let name = std::str::from_utf8(rest.get(..length)?).ok()?.to_owned();
-            rest = &rest[length..];
-            let stamp = Stamp {
-                device: u64::from_le_bytes(*take(&mut rest)?),
-                inode: u64::from_le_bytes(*take(&mut rest)?),
-                size: u64::from_le_bytes(*take(&mut rest)?),
-                modified_ns: i64::from_le_bytes(*take(&mut rest)?),
-                changed_ns: i64::from_le_bytes(*take(&mut rest)?),
-            };
-            let digest = blake3::Hash::from_bytes(*take(&mut rest)?).into();
-            stamps.insert(name, stamp, digest);
+        while !reader.is_empty() {
+            let name = reader.text()?.to_owned();
+            let stamp = reader.stamp()?;
+            stamps.insert(name, stamp, reader.digest()?);
         }
         Some(stamps)
     }
-}
-
-fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {
-    let (chunk, behind) = rest.split_first_chunk()?;
-    *rest = behind;
-    Some(chunk)
 }
 
 #[cfg(test)]
@@ -165,7 +154,7 @@ mod tests {
         let mut stamps = Stamps::default();
         stamps.insert("数据/a.jsonl".to_owned(), STAMP, Digest::of(b"a"));
         stamps.insert(String::new(), Stamp { inode: u64::MAX, ..STAMP }, Digest::of(b"b"));
-        let bytes = stamps.encode();
+        let bytes = stamps.encode().finish();
         assert_eq!(Stamps::decode(&bytes).unwrap(), stamps);
         for i in 0..bytes.len() {
             let mut damaged = bytes.clone();

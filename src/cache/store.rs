@@ -9,6 +9,7 @@ use std::{
     io,
     os::unix::fs::{OpenOptionsExt, symlink},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use pipe_stage::{Digest, manifest::escape};
@@ -19,7 +20,11 @@ pub use ingest::Prepared;
 
 use check::Check;
 
-use super::{CacheError, Entry, Home, Manifest, error::Trying, stamp::Stamps};
+use super::{
+    CacheError, Entry, Home, Manifest,
+    error::Trying,
+    stamp::{Stamp, Stamps},
+};
 
 /// The artifacts of a home. Takes folders in, and gives them out only after looking at every file.
 #[derive(Debug, Clone)]
@@ -72,6 +77,18 @@ impl Store {
         }
         checks.into_iter().try_for_each(|check| check.result)?;
         Ok(manifest)
+    }
+
+    /// How the objects of an artifact looked when they were last hashed, its list of files among them. `None` if it is
+    /// not whole, or a change could go unnoticed because it is too new.
+    pub(super) fn looks(&self, artifact: &Digest) -> Option<Vec<(Digest, Stamp)>> {
+        let stamp = Stamp::of(&fs::symlink_metadata(self.home.object(artifact)).ok()?);
+        let settled = stamp.is_settled(SystemTime::now());
+        // Reads and hashes the list.
+        let manifest = self.manifest(artifact).ok().filter(|_| settled)?;
+        let known = Stamps::load(&self.home.verified(artifact));
+        let files = manifest.entries().iter().map(|entry| known.get(&entry.path).map(|stamp| (entry.digest, stamp)));
+        std::iter::once(Some((*artifact, stamp))).chain(files).collect()
     }
 
     /// Makes `folder`, which must not exist, a view of an artifact: folders of links to its objects. For workers, who

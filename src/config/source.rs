@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use pipe_stage::Digest;
 use pipe_yaml::Span;
 
 /// A pipeline file and the overrides that were given with it.
@@ -57,6 +58,16 @@ impl Source {
     /// What stands behind each `--set`, in order.
     pub fn overrides(&self) -> impl Iterator<Item = &str> {
         self.overrides.iter().map(|given| given.text.as_str())
+    }
+
+    /// A digest of all that was written: as long as it stays, the same `pipe` reads the same pipeline.
+    pub fn digest(&self) -> Digest {
+        let mut hasher = blake3::Hasher::new();
+        for text in [env!("CARGO_PKG_VERSION"), &self.text].into_iter().chain(self.overrides()) {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        }
+        hasher.finalize().into()
     }
 
     /// Lays out one more `--set`, and says where it starts.

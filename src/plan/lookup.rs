@@ -1,25 +1,53 @@
 //! A plan's questions, answered by the cache on disk.
 
+use std::collections::BTreeMap;
+
 use pipe_stage::Digest;
 
 use super::Lookup;
 use crate::{
-    cache::{ActionRecord, Flaw, Home, Key, Records, Store},
+    cache::{ActionRecord, Flaw, Home, Key, Records, State, Store},
     config::StageName,
 };
 
 /// What a home knows of one pipeline.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct CacheLookup {
     store: Store,
     records: Records,
+    state: State,
     pipeline: String,
 }
 
 impl CacheLookup {
     /// What `home` knows of the pipeline of this name.
     pub fn new(home: &Home, pipeline: &str) -> Self {
-        Self { store: Store::new(home), records: Records::new(home), pipeline: pipeline.to_owned() }
+        Self {
+            store: Store::new(home),
+            records: Records::new(home),
+            state: State::load(home, pipeline),
+            pipeline: pipeline.to_owned(),
+        }
+    }
+
+    /// How the pipeline stood when it was last brought up to date.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The same, to be changed.
+    pub fn state_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+
+    /// Notes that a stage is up to date. That is only for the sake of later runs, and not worth failing for.
+    pub fn note(&mut self, stage: &StageName, key: &Key, outputs: &BTreeMap<String, Digest>) {
+        if self.state.key(stage.as_str()) != Some(key)
+            && let Err(error) = self.records.set_last(&self.pipeline, stage.as_str(), key)
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the key of a stage is not noted");
+        }
+        self.state.note(&self.store, stage.as_str(), key, outputs);
     }
 }
 
@@ -30,6 +58,10 @@ impl Lookup for CacheLookup {
 
     fn last(&self, stage: &StageName) -> Option<ActionRecord> {
         self.records.last(&self.pipeline, stage.as_str())
+    }
+
+    fn known(&self, stage: &StageName, key: &Key) -> Option<BTreeMap<String, Digest>> {
+        self.state.outputs(stage.as_str(), key).cloned()
     }
 
     fn verify(&self, artifact: &Digest) -> Result<(), Flaw> {
@@ -56,7 +88,7 @@ mod tests {
     /// Runs one stage as the scheduler does; its work is to write `text`.
     fn run(home: &Home, spec: &StageSpec, external: &External, text: &str) {
         let lookup = CacheLookup::new(home, "test");
-        let Decision { identity, key, action } = decide(spec, BTreeMap::new(), external, &lookup);
+        let Decision { identity, key, action, .. } = decide(spec, BTreeMap::new(), external, &lookup);
         assert!(matches!(action, Action::Run { .. }), "{action:?}");
         let Acquired::Held(lock) = KeyLock::acquire(home, &key).unwrap() else { panic!("the lock is free") };
         let attempt = Attempt::begin(home, lock, &spec.outputs).unwrap();

@@ -19,7 +19,7 @@ use super::{
     process::Worker,
 };
 use crate::{
-    cache::{ActionRecord, Attempt, CacheError, Environment, Home, Identity, KeyLock, Records, Store, crash},
+    cache::{ActionRecord, Attempt, CacheError, Environment, Home, Identity, KeyLock, Store, crash},
     config::{Pipeline, StageSpec},
     plan::CacheLookup,
 };
@@ -28,18 +28,12 @@ use crate::{
 pub(super) struct Cache<'run> {
     pub(super) home: &'run Home,
     pub(super) store: Store,
-    pub(super) records: Records,
     pub(super) lookup: CacheLookup,
 }
 
 impl<'run> Cache<'run> {
     pub(super) fn new(home: &'run Home, pipeline: &Pipeline) -> Self {
-        Self {
-            home,
-            store: Store::new(home),
-            records: Records::new(home),
-            lookup: CacheLookup::new(home, &pipeline.name),
-        }
+        Self { home, store: Store::new(home), lookup: CacheLookup::new(home, &pipeline.name) }
     }
 }
 

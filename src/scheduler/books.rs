@@ -24,6 +24,7 @@ use crate::{
 pub(super) struct Books {
     home: Home,
     id: RunId,
+    resolved: Digest,
     journal: Journal,
     clock: Instant,
     stages: usize,
@@ -34,16 +35,18 @@ pub(super) struct Books {
 }
 
 impl Books {
-    /// Opens the books of a run of `stages` that began at `clock`. `targets`: those that were asked for.
+    /// Opens the books of a run of `stages` that began at `clock`. `targets`: those that were asked for; `resolved`: the
+    /// digest of the resolved pipeline, if that is known.
     pub(super) fn open<'run>(
         pipeline: &Pipeline,
         home: &Home,
         stages: impl Iterator<Item = &'run StageSpec>,
         targets: &[StageName],
+        resolved: Option<Digest>,
         clock: Instant,
     ) -> Result<Self, CacheError> {
         let runs = Runs::new(home);
-        let resolved = runs.keep_resolved(None, || resolved_yaml(pipeline))?;
+        let resolved = runs.keep_resolved(resolved, || resolved_yaml(pipeline))?;
         let (id, mut journal) = runs.begin()?;
         let file_name = pipeline.source.path().file_name().unwrap_or_default();
         journal.push(&Line::RunBegan(Header {
@@ -64,6 +67,7 @@ impl Books {
         Ok(Self {
             home: home.clone(),
             id,
+            resolved,
             journal,
             clock,
             stages: count,
@@ -71,6 +75,11 @@ impl Books {
             measure: None,
             attempts: HashMap::new(),
         })
+    }
+
+    /// The digest of the resolved pipeline.
+    pub(super) fn resolved(&self) -> Digest {
+        self.resolved
     }
 
     /// The run's id.

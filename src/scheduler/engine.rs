@@ -140,12 +140,17 @@ impl<'run> Engine<'run> {
                 outputs: None,
             })
             .collect();
-        let books = Books::open(pipeline, home, stages.iter().map(|stage| stage.spec), &options.targets, clock)?;
+        let mut cache = Cache::new(home, pipeline);
+        let written = pipeline.source.digest();
+        let resolved = cache.lookup.state().resolved(&written);
+        let specs = stages.iter().map(|stage| stage.spec);
+        let books = Books::open(pipeline, home, specs, &options.targets, resolved, clock)?;
+        cache.lookup.state_mut().note_resolved(written, books.resolved());
         let (sender, messages) = mpsc::sync_channel(MESSAGES);
         Ok(Self {
             pipeline,
             options,
-            cache: Cache::new(home, pipeline),
+            cache,
             externals,
             programs: Programs::locate()?,
             report: Report { sink, logs: StageLogs::default() },
@@ -229,7 +234,7 @@ impl<'run> Engine<'run> {
     /// Takes what is in the cache, or else begins to make it.
     fn begin(&mut self, index: usize) {
         match self.decide(index) {
-            Decision { key, action: Action::Hit { outputs }, .. } => self.hit(index, &key, outputs),
+            Decision { key, action: Action::Hit { outputs }, known, .. } => self.hit(index, &key, outputs, known),
             Decision { key, .. } => self.begin_locked(index, &key),
         }
     }
@@ -252,7 +257,7 @@ impl<'run> Engine<'run> {
         // Whoever had the lock before may just have made what is needed.
         let decision = self.decide(index);
         match decision.action {
-            Action::Hit { outputs } => self.hit(index, &decision.key, outputs),
+            Action::Hit { outputs } => self.hit(index, &decision.key, outputs, decision.known),
             Action::Run { reasons } | Action::Maybe { reasons } => {
                 self.launch(index, decision.identity, &reasons, lock)
             }
@@ -335,24 +340,24 @@ impl<'run> Engine<'run> {
                 let outputs = record.outputs.clone();
                 self.books.ran(&self.stages[index].spec.name, &record);
                 self.report.event(&Event::StageFinished { stage: self.name(index), seconds, outputs: outputs.clone() });
-                self.up_to_date(index, &record.key, outputs);
+                self.cache.lookup.note(&self.stages[index].spec.name, &record.key, &outputs);
+                self.up_to_date(index, outputs);
             }
             Err(ending) => self.failed(index, ending, Some(&log), seconds),
         }
     }
 
-    fn hit(&mut self, index: usize, key: &Key, outputs: BTreeMap<String, Digest>) {
+    fn hit(&mut self, index: usize, key: &Key, outputs: BTreeMap<String, Digest>, known: bool) {
+        if !known {
+            self.cache.lookup.note(&self.stages[index].spec.name, key, &outputs);
+        }
         self.books.hit(&self.stages[index].spec.name, key, &outputs);
         self.report.event(&Event::StageHit { stage: self.name(index) });
-        self.up_to_date(index, key, outputs);
+        self.up_to_date(index, outputs);
     }
 
-    fn up_to_date(&mut self, index: usize, key: &Key, outputs: BTreeMap<String, Digest>) {
+    fn up_to_date(&mut self, index: usize, outputs: BTreeMap<String, Digest>) {
         self.stages[index].outputs = Some(outputs);
-        // Only for telling what changed the next time: not worth failing for.
-        if let Err(error) = self.cache.records.set_last(&self.pipeline.name, &self.name(index), key) {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the key of a stage is not noted");
-        }
         for taker in self.stages[index].takers.clone() {
             self.stages[taker].blocked_by -= 1;
             if self.stages[taker].blocked_by == 0 {
@@ -388,7 +393,7 @@ impl<'run> Engine<'run> {
         self.running.values_mut().for_each(|active| active.stop(Signal::KILL));
     }
 
-    fn finish(self) -> Result<Summary, RunError> {
+    fn finish(mut self) -> Result<Summary, RunError> {
         let unfinished = self.stages.iter().filter(|stage| stage.outputs.is_none()).count();
         let outcome = match self.failed {
             None if unfinished == 0 => Outcome::Done,
@@ -399,6 +404,7 @@ impl<'run> Engine<'run> {
         let (run, mut report) = (self.books.run(), self.report);
         let Counts { ran, hits, .. } = self.books.counts();
         crash::point("scheduler.before-end");
+        self.cache.lookup.state_mut().save(|stage| self.pipeline.stages.contains_key(stage));
         let seconds = self.books.close(outcome)?;
         let go_on = (outcome != Outcome::Done).then(|| self.options.again.clone());
         let summary = Summary { run, outcome, ran, hits, unfinished, seconds, go_on };

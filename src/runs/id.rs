@@ -3,10 +3,9 @@
 use std::{fmt, str::FromStr, time::SystemTime};
 
 use jiff::{Timestamp, tz::TimeZone};
-use pipe_stage::Digest;
 use serde::{Deserialize, Serialize};
 
-/// The name of a run: when it began, in UTC to the millisecond, and four digits to tell runs of the same moment apart.
+/// The name of a run: when it began, in UTC to the millisecond, and four digits for what is finer than that.
 /// `20260131-174502-093-5f0c`. Their order as text is their order in time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -25,12 +24,12 @@ impl RunId {
 
     pub(super) fn generate() -> Self {
         let now = SystemTime::now();
-        let nanoseconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-        let moment = format!("{} {nanoseconds}", std::process::id());
-        let suffix = &Digest::of(moment.as_bytes()).to_string()[..4];
+        let nanoseconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+        // What is left of the millisecond, in steps of 16 ns: ids of the same millisecond are in order too.
+        let suffix = nanoseconds % 1_000_000 / 16;
         // Before 1970 or after 9999 the clock is wrong, and any time is as good.
         let time = Timestamp::try_from(now).unwrap_or_default().to_zoned(TimeZone::UTC);
-        Self(format!("{}-{:03}-{suffix}", time.strftime("%Y%m%d-%H%M%S"), time.millisecond()))
+        Self(format!("{}-{:03}-{suffix:04x}", time.strftime("%Y%m%d-%H%M%S"), time.millisecond()))
     }
 }
 

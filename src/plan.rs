@@ -21,6 +21,7 @@ use crate::{
 
 pub use external::{External, Externals};
 pub use lookup::CacheLookup;
+pub(crate) use reason::Brief;
 pub use reason::Reason;
 
 /// What a plan asks of the cache.

@@ -16,7 +16,9 @@ mod pipeline;
 mod plan;
 mod recorded;
 mod run;
+mod runs;
 mod schema;
+mod table;
 
 use std::{panic, process::ExitCode};
 
@@ -70,6 +72,8 @@ enum Command {
     Check(check::Check),
     /// Print the JSON Schema of pipeline files
     Schema(schema::Schema),
+    /// List recorded runs, show one, or compare two
+    Runs(runs::Runs),
     /// Show the log of a stage's last attempt
     Log(log::Log),
     /// Copy a stage's artifact out of the cache
@@ -121,6 +125,7 @@ fn dispatch(arguments: Arguments) -> Result<Exit, CliError> {
         Command::Dag(command) => command.execute(),
         Command::Check(command) => command.execute(),
         Command::Schema(command) => command.execute(),
+        Command::Runs(command) => command.execute(),
         Command::Log(command) => command.execute(),
         Command::Get(command) => command.execute(),
         Command::Doctor(command) => command.execute(),

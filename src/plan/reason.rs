@@ -233,7 +233,7 @@ fn input_changed(
 }
 
 /// A value as a person would write it, cut if it is long.
-struct Brief<'a>(&'a Value);
+pub(crate) struct Brief<'a>(pub(crate) &'a Value);
 
 impl fmt::Display for Brief<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

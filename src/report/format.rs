@@ -71,6 +71,15 @@ pub(super) fn rate(per_second: f64, unit: &str) -> String {
     }
 }
 
+/// A moment in the time zone of this machine: `2026-01-31 17:45:02`.
+pub fn moment(moment: jiff::Timestamp) -> String {
+    in_zone(moment, jiff::tz::TimeZone::system())
+}
+
+fn in_zone(moment: jiff::Timestamp, zone: jiff::tz::TimeZone) -> String {
+    moment.to_zoned(zone).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
 /// A measurement with four significant digits; very large and very small ones in scientific notation.
 pub fn measurement(value: f64) -> String {
     let magnitude = value.abs();
@@ -93,7 +102,7 @@ pub fn plural(count: usize, one: &str) -> String {
 }
 
 /// A line of foreign text without escape sequences and control characters, so that it cannot steer the terminal.
-pub(crate) fn printable(line: &str) -> String {
+pub fn printable(line: &str) -> String {
     let stripped = anstream::adapter::strip_str(line).to_string();
     stripped.chars().map(|c| if c == '\t' { ' ' } else { c }).filter(|c| !c.is_control()).collect()
 }
@@ -138,6 +147,12 @@ mod tests {
         for (seconds, text) in expected {
             assert_eq!(duration(Duration::from_secs_f64(seconds)), text);
         }
+    }
+
+    #[test]
+    fn moments_are_told_in_a_time_zone() {
+        let shanghai = jiff::tz::TimeZone::fixed(jiff::tz::offset(8));
+        assert_eq!(in_zone(jiff::Timestamp::UNIX_EPOCH, shanghai), "1970-01-01 08:00:00");
     }
 
     #[test]

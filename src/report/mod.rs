@@ -16,7 +16,7 @@ use indexmap::IndexMap;
 use pipe_stage::{Digest, FailureClass, Level};
 use serde::Serialize;
 
-pub use format::{amount, bytes, count, duration, measurement, plural};
+pub use format::{amount, bytes, count, duration, measurement, moment, plural, printable};
 pub use human::Human;
 pub use json::JsonLines;
 pub(crate) use stage_log::{StageLogs, tail};

@@ -3,12 +3,15 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Outcome, RunRecord};
+use super::{Outcome, RunRecord, RunSummary, Runs};
 use crate::cache::Key;
 
 /// The words by which a figure says that it measures how good a result is, the most telling first.
 const WORDS: [&str; 13] =
     ["accuracy", "acc", "score", "f1", "bleu", "rouge", "auc", "perplexity", "ppl", "wer", "error", "mse", "loss"];
+
+/// A run in which nothing ran has the measure of an earlier one; so many different ones are tried.
+const TRIED: usize = 20;
 
 /// A figure that says how good the result of a run is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,6 +44,22 @@ impl Measure {
             // `min_by_key` takes the first of equals.
             .min_by_key(|(rank, _, _)| *rank)?;
         Some(Self { stage: stage.to_owned(), key, name: name.to_owned(), value })
+    }
+}
+
+impl Runs {
+    /// Gives each of the first `count` runs of a list, which is in the order of [`Runs::summaries`], that has no measure
+    /// of its own the one of the newest run before it whose artifacts it found.
+    pub fn inherit_measures(&self, list: &mut [RunSummary], count: usize) {
+        for index in 0..count.min(list.len()) {
+            let (run, before) = (&list[index], &list[index + 1..]);
+            if run.measure.is_some() || run.counts.hits == 0 {
+                continue;
+            }
+            let before = before.iter().filter(|other| other.pipeline == run.pipeline);
+            let mut measures = before.filter_map(|other| other.measure.as_ref()).take(TRIED);
+            list[index].measure = measures.find(|measure| self.mentions(&run.id, &measure.key)).cloned();
+        }
     }
 }
 

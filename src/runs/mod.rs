@@ -3,6 +3,8 @@
 //! A run writes a [journal] while it goes on; everybody else reads. Nothing here decides, and nothing here waits: to
 //! look at a run that goes on never holds it up.
 
+mod choose;
+mod diff;
 mod id;
 mod journal;
 mod machine;
@@ -11,14 +13,17 @@ mod read;
 mod record;
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use pipe_stage::Digest;
 
-use crate::cache::{CacheError, Home, Records};
+use crate::cache::{CacheError, Home, Key, Records};
 
+pub use choose::ChooseError;
+pub use diff::{Change, FigureChange, InRuns, Pair, RunDiff, Side, StageDiff};
 pub use id::{InvalidRunId, RunId};
 pub(crate) use journal::{Header, Journal, Line, RunEnded, StageBegan, StageEnded};
 pub use machine::Machine;
@@ -113,8 +118,7 @@ impl Runs {
     pub fn complete_stage(&self, stage: &mut StageRun) {
         let key = stage.key.filter(|_| stage.outcome == Outcome::Hit);
         if let Some(action) = key.and_then(|key| Records::new(&self.home).get(&key)) {
-            (stage.figures, stage.metrics) = (action.figures, action.metrics);
-            (stage.environment, stage.log) = (action.environment, Some(action.log));
+            stage.complete(action);
         }
     }
 
@@ -139,11 +143,34 @@ impl Runs {
         self.ids().iter().filter_map(|id| self.get(id)).find(wanted)
     }
 
+    /// A run as one of two that are compared.
+    pub fn side(&self, mut record: RunRecord) -> Side {
+        let records = Records::new(&self.home);
+        let mut identities = BTreeMap::new();
+        for (name, stage) in &mut record.stages {
+            let Some(action) = stage.key.and_then(|key| records.get(&key)) else { continue };
+            identities.insert(name.clone(), action.identity.clone());
+            stage.complete(action);
+        }
+        let pipeline = self.resolved(&record.resolved).and_then(|yaml| serde_yaml::from_str(&yaml).ok());
+        Side { record, pipeline, identities }
+    }
+
+    /// A run as a list shows it. `None` if there is none, or it cannot be read.
+    pub fn summary(&self, id: &RunId) -> Option<RunSummary> {
+        read::summary(&self.path(id))
+    }
+
+    /// Whether a stage of a run had this key.
+    pub fn mentions(&self, id: &RunId, key: &Key) -> bool {
+        fs::read(self.path(id)).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(&key.to_string()))
+    }
+
     /// All runs as a list shows them, the newest first. Of each, only the first and the last line are read, when the
     /// iterator comes to it.
     pub fn summaries(&self) -> impl Iterator<Item = RunSummary> {
         let runs = self.clone();
-        self.ids().into_iter().filter_map(move |id| read::summary(&runs.path(&id)))
+        self.ids().into_iter().filter_map(move |id| runs.summary(&id))
     }
 
     /// Whether the process of a run lives.

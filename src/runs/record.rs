@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Machine, RunId};
 use crate::{
-    cache::{Environment, Key},
+    cache::{ActionRecord, Environment, Key},
     config::{Pipeline, StageSpec},
 };
 
@@ -171,6 +171,14 @@ impl RunRecord {
 }
 
 impl StageRun {
+    /// Fills in what a hit shares with the run that made its artifacts.
+    pub(super) fn complete(&mut self, action: ActionRecord) {
+        if self.outcome == Outcome::Hit {
+            (self.figures, self.metrics) = (action.figures, action.metrics);
+            (self.environment, self.log) = (action.environment, Some(action.log));
+        }
+    }
+
     /// A stage whose turn has not come.
     pub fn skipped(kind: &str) -> Self {
         Self {

@@ -58,7 +58,11 @@ fn end(status: RunStatus, counts: Counts, measure: Option<Measure>) -> Line {
 
 /// A journal of a run of the pipeline `name` with stages `a`, `b` and `c`, not yet written.
 fn begin(runs: &Runs, name: &str) -> (RunId, Journal) {
-    let (id, mut journal) = runs.begin().unwrap();
+    // One a millisecond, so that their order is certain.
+    let count = runs.ids().len();
+    let id: RunId = format!("20260101-000000-{count:03}-{:04x}", 0xa000 + count).parse().unwrap();
+    fs::create_dir_all(runs.folder()).unwrap();
+    let mut journal = Journal::create(runs.path(&id)).unwrap();
     journal.push(&Line::RunBegan(Header {
         id: id.clone(),
         pipeline: name.to_owned(),
@@ -189,6 +193,53 @@ fn a_list_reads_the_ends_of_journals_and_not_what_is_between() {
     assert_eq!(runs.latest(|run| run.pipeline == "test").unwrap().id, first);
     assert_eq!(runs.of("test").map(|run| run.id).collect::<Vec<_>>(), [first]);
     assert_eq!((runs.ids().len(), runs.of("none").count()), (3, 0));
+}
+
+#[test]
+fn a_run_that_only_finds_has_the_measure_of_the_run_that_made() {
+    let (_temp, runs) = runs();
+    let measure = |stage: &str, value| Some(Measure { stage: "a".into(), key: key(stage), name: "loss".into(), value });
+    let run = |pipeline: &str, line: Line, measure: Option<Measure>| {
+        let (_id, mut journal) = begin(&runs, pipeline);
+        journal.push(&line);
+        let counts = Counts { hits: usize::from(measure.is_none()), ..Counts::default() };
+        journal.push(&end(RunStatus::Done, counts, measure));
+        journal.write().unwrap();
+    };
+    let hit = |stage: &str| Line::StageHit { stage: "a".to_owned(), key: key(stage), outputs: BTreeMap::new() };
+    run("test", began("one", ""), measure("one", 1.0));
+    run("test", began("two", ""), measure("two", 2.0));
+    run("another", began("three", ""), measure("three", 3.0));
+    run("test", hit("two"), None);
+    run("test", hit("one"), None);
+    run("test", hit("three"), None);
+    let mut list: Vec<_> = runs.summaries().collect();
+    runs.inherit_measures(&mut list, 10);
+    let values: Vec<_> = list.iter().map(|run| run.measure.as_ref().map(|measure| measure.value)).collect();
+    assert_eq!(values, [None, Some(1.0), Some(2.0), Some(3.0), Some(2.0), Some(1.0)]);
+}
+
+#[test]
+fn a_run_is_named_by_how_long_ago_it_was_or_by_a_part_of_its_id() {
+    let (_temp, runs) = runs();
+    let choose = |word: &str| runs.choose(word, |run| run.pipeline == "test");
+    assert!(matches!(choose("last"), Err(ChooseError::NoRuns { .. })));
+    let mut ids = Vec::new();
+    for pipeline in ["test", "another", "test"] {
+        let (id, mut journal) = begin(&runs, pipeline);
+        journal.write().unwrap();
+        ids.push(id);
+    }
+    for (word, index) in [("last", 2), ("last~", 0), ("last~1", 0), ("last~0", 2), (ids[0].as_str(), 0)] {
+        assert_eq!(choose(word).unwrap(), ids[index], "{word}");
+    }
+    assert_eq!(choose(&ids[0].as_str()[20..]).ok(), Some(ids[0].clone()), "its last digits");
+    assert!(choose("last~2").unwrap_err().to_string().contains("2 runs are recorded"));
+    for word in ["", "last~x", "nightly", ids[1].as_str()] {
+        assert!(matches!(choose(word), Err(ChooseError::Unknown { .. })), "{word}");
+    }
+    let error = choose(&ids[0].as_str()[..2]).unwrap_err();
+    assert!(matches!(&error, ChooseError::Ambiguous { ids, .. } if ids.len() == 2), "{error}");
 }
 
 #[test]

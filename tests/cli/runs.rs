@@ -1,0 +1,147 @@
+//! `pipe runs` and `pipe log`: what a person sees of runs that were.
+
+use serde_json::Value;
+
+use super::{Project, Ran, quickstart};
+
+fn json(ran: &Ran) -> Value {
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    serde_json::from_str(&ran.stdout).unwrap()
+}
+
+/// A pipeline that copies a file, which takes no time.
+fn copying() -> Project {
+    let project = Project::new();
+    std::fs::write(project.path("语料.txt"), "one").unwrap();
+    let text = "name: 语料管线\nstages:\n  corpus: { kind: download, with: { source: \"file://语料.txt\" } }\n";
+    std::fs::write(project.path("p.yaml"), text).unwrap();
+    project
+}
+
+#[test]
+fn runs_are_listed_the_newest_first() {
+    let project = copying();
+    let empty = project.run(&["runs"]);
+    assert!(empty.code == 0 && empty.stdout.starts_with("no runs are recorded in "), "{}", empty.stdout);
+    assert_eq!(json(&project.run(&["runs", "--format", "json"]))["total"], 0);
+    assert_eq!(project.run(&["run", "p.yaml"]).code, 0);
+    assert_eq!(project.run(&["run", "p.yaml"]).code, 0);
+    std::fs::write(project.path("other.yaml"), std::fs::read(project.path("p.yaml")).unwrap()).unwrap();
+    assert_eq!(project.run(&["run", "other.yaml", "--set", "name=other"]).code, 0);
+
+    let list = project.run(&["runs"]).stdout;
+    let lines: Vec<&str> = list.lines().collect();
+    assert!(lines[0].starts_with("run  ") && lines[0].ends_with("stages"), "{list}");
+    assert!(lines[1].contains("  other     done") && lines[1].ends_with("1 hit"), "{list}");
+    assert!(lines[2].contains("  语料管线  done") && lines[2].ends_with("1 hit"), "{list}");
+    assert!(lines[3].ends_with("1 ran"), "{list}");
+
+    let of_file = json(&project.run(&["runs", "list", "--pipeline", "p.yaml", "--limit", "1", "--format", "json"]));
+    assert_eq!((of_file["total"].as_u64(), of_file["runs"].as_array().unwrap().len()), (Some(2), 1));
+    assert_eq!((&of_file["runs"][0]["counts"]["hits"], &of_file["runs"][0]["status"]), (&1.into(), &"done".into()));
+    assert!(project.run(&["runs", "-n", "1"]).stdout.ends_with("1 of 3: --limit shows more\n"));
+
+    std::fs::write(project.path("p.yaml"), "stages: nonsense").unwrap();
+    let broken = json(&project.run(&["runs", "--pipeline", "p.yaml", "--format", "json"]));
+    assert_eq!(broken["total"], 2, "a file with mistakes has the runs that it had");
+}
+
+#[test]
+fn a_run_is_shown_with_its_stages_and_what_they_failed_of() {
+    let project = Project::new();
+    let file = quickstart();
+    assert_eq!(project.run(&["run", &file, "kept"]).code, 0);
+    let set = ["--set", "stages.kept.with.min_length=384", "--set", "max_length=64"];
+    assert_eq!(project.run(&[&["run", &file, "kept"][..], &set].concat()).code, 1);
+
+    let shown = project.run(&["runs", "show", "--reasons"]).stdout;
+    for part in [
+        ": failed in ",
+        "asked for  kept\n",
+        "set        stages.kept.with.min_length=384  max_length=64\n",
+        "stages     1 ran, 3 hits, 1 failed\n",
+        "because `max_length` changed from 384 to 64",
+        "error: none of 620 samples is left",
+        "files 9 · bytes 501 KiB",
+    ] {
+        assert!(shown.contains(part), "no {part:?} in:\n{shown}");
+    }
+    let run = json(&project.run(&["runs", "show", "last", "--format", "json"]));
+    assert_eq!(
+        (&run["stages"]["kept"]["outcome"], &run["stages"]["corpus"]["outcome"]),
+        (&"failed".into(), &"hit".into())
+    );
+    assert_eq!(run["stages"]["corpus"]["figures"]["files"], 9, "a hit shows the figures of the run that made it");
+    assert_eq!(run["stages"]["kept"]["attempts"].as_array().unwrap().len(), 1);
+
+    let resolved = project.run(&["runs", "show", "last~1", "--resolved"]).stdout;
+    std::fs::write(project.path("resolved.yaml"), &resolved).unwrap();
+    assert!(resolved.contains("max_length: 384"), "{resolved}");
+    assert_eq!(project.run(&["check", "resolved.yaml"]).code, 0);
+
+    let id = run["id"].as_str().unwrap();
+    assert_eq!(json(&project.run(&["runs", "show", &id[20..], "--format", "json"]))["id"], id);
+    for (word, says) in [("last~7", "`last~7` goes too far back: 2 runs are recorded"), ("nightly", "no run is called")]
+    {
+        let ran = project.run(&["runs", "show", word]);
+        assert!(ran.code == 2 && ran.stderr.contains(says) && ran.stderr.contains("help:"), "{}", ran.stderr);
+    }
+    let ambiguous = project.run(&["runs", "show", &id[..2]]);
+    assert!(ambiguous.code == 2 && ambiguous.stderr.contains("could be"), "{}", ambiguous.stderr);
+}
+
+#[test]
+fn two_runs_are_compared() {
+    let project = Project::new();
+    let file = quickstart();
+    let run = |set: &[&str]| assert_eq!(project.run(&[&["run", &file, "parts"][..], set].concat()).code, 0);
+    run(&[]);
+    run(&[]);
+    let equal = project.run(&["runs", "diff", "--exit-code"]);
+    assert_eq!(equal.code, 0);
+    assert!(equal.stdout.contains("the runs are equal: 6 stages with the same keys"), "{}", equal.stdout);
+
+    run(&["--set", "stages.kept.with.min_length=40"]);
+    let diff = project.run(&["runs", "diff"]);
+    assert_eq!(diff.code, 0, "differences are no failure");
+    assert_eq!(project.run(&["runs", "diff", "--exit-code"]).code, 1);
+    for part in
+        ["min_length         32            ->  40\n", "(-24, -4.56 %)", "2 of 6 stages differ, 4 are the same\n"]
+    {
+        assert!(diff.stdout.contains(part), "no {part:?} in:\n{}", diff.stdout);
+    }
+    let diff = json(&project.run(&["runs", "diff", "last~2", "last", "--format", "json"]));
+    assert_eq!(diff["equal"], false);
+    assert_eq!(diff["stages"]["kept"]["config"], serde_json::json!([{ "field": "min_length", "from": 32, "to": 40 }]));
+    assert_eq!(diff["stages"]["parts"]["inputs"][0]["field"], "samples");
+    assert_eq!(diff["stages"]["tokens"]["key"], Value::Null);
+    let figures = diff["stages"]["kept"]["figures"].as_array().unwrap();
+    assert!(figures.iter().any(|figure| figure["name"] == "rows_kept" && figure["difference"] == -24.0), "{figures:?}");
+}
+
+#[test]
+fn the_log_of_a_stage_can_be_had_of_any_run() {
+    let project = copying();
+    assert_eq!(project.run(&["run", "p.yaml"]).code, 0);
+    std::fs::write(project.path("语料.txt"), "two").unwrap();
+    assert_eq!(project.run(&["run", "p.yaml"]).code, 0);
+    assert_eq!(project.run(&["run", "p.yaml"]).code, 0);
+    assert!(project.run(&["log", "corpus"]).stdout.contains("the file `语料.txt` of `source` changed"));
+    assert!(project.run(&["log", "corpus", "--run", "last~2"]).stdout.contains("never run"));
+    assert!(project.run(&["log", "corpus", "--follow"]).stdout.contains("changed"), "what has ended is shown");
+
+    let attempts = json(&project.run(&["log", "corpus", "--attempts", "--format", "json"]));
+    let outcomes: Vec<_> = attempts["attempts"].as_array().unwrap().iter().map(|made| &made["outcome"]).collect();
+    assert_eq!(outcomes, ["ran", "ran"], "the last run found it");
+    let text = project.run(&["log", "corpus", "--attempts"]).stdout;
+    assert_eq!(text.lines().count(), 3, "{text}");
+    for (arguments, says) in [
+        (&["log", "corpus", "--run", "last~2", "--attempt", "2"][..], "has no attempt 2 in the run"),
+        (&["log", "crops"], "no run in "),
+        (&["log", "crops", "--attempts"], "has a stage `crops`"),
+        (&["log", "crops", "--run", "last"], "has no stage `crops`"),
+    ] {
+        let ran = project.run(arguments);
+        assert!(ran.code == 2 && ran.stderr.contains(says) && ran.stderr.contains("help:"), "{}", ran.stderr);
+    }
+}

@@ -31,7 +31,7 @@ fn runs_are_listed_the_newest_first() {
 
     let list = project.run(&["runs"]).stdout;
     let lines: Vec<&str> = list.lines().collect();
-    assert!(lines[0].starts_with("run  ") && lines[0].ends_with("stages"), "{list}");
+    assert!(lines[0].starts_with("run  ") && lines[0].ends_with("result"), "{list}");
     assert!(lines[1].contains("  other     done") && lines[1].ends_with("1 hit"), "{list}");
     assert!(lines[2].contains("  语料管线  done") && lines[2].ends_with("1 hit"), "{list}");
     assert!(lines[3].ends_with("1 ran"), "{list}");

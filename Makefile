@@ -3,11 +3,12 @@ CARGO := cargo
 # Built without libtorch; everything else needs it. Two separate builds, so that no feature of the second reaches `pipe`.
 TORCH_CRATES := -p pipe-kernels -p pipe-nn -p stage-train -p stage-evaluate -p pipe-torch
 TORCH_FEATURES := --features stage-train/torch,stage-evaluate/torch
+CRASH_TEST := $(CARGO) run --locked --release -p pipe-testkit --bin crash-test --
 LIGHT_CRATES := --workspace --exclude pipe-kernels --exclude pipe-nn --exclude pipe-torch
 
-.PHONY: help demo build libtorch gpu test lint fixtures clean
+.PHONY: help demo build libtorch gpu test crash-test lint fixtures clean
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: build ## Fetch libtorch, build, run examples/quickstart
 	target/release/pipe run examples/quickstart/pipeline.yaml
@@ -28,6 +29,10 @@ fixtures:
 test: build fixtures ## Run every test
 	$(CARGO) test --locked --release $(LIGHT_CRATES)
 	$(CARGO) test --locked --release $(TORCH_CRATES) $(TORCH_FEATURES)
+	$(CRASH_TEST) --random 20
+
+crash-test: ## Kill pipe at every crash point and at 500 random moments
+	$(CRASH_TEST) --random 500
 
 lint: libtorch ## Formatting, clippy and documentation, warnings are errors
 	$(CARGO) fmt --all --check

@@ -1,6 +1,7 @@
 //! The folders of a stage that is being run.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -8,7 +9,7 @@ use std::{
 
 use pipe_stage::Output;
 
-use super::{Acquired, CacheError, Home, KeyLock, error::Trying, orphans};
+use super::{Acquired, CacheError, Home, Key, KeyLock, error::Trying, orphans};
 
 /// A temporary file that nobody wrote to for so long is left over from a crash.
 const STALE_TEMPORARY: Duration = Duration::from_hours(24);
@@ -91,17 +92,23 @@ impl Drop for Attempt {
     }
 }
 
-/// Removes what killed runs left: scratch that nobody works in, and old temporary files. Never what can be resumed.
+/// Removes what killed runs left: scratch that nobody works in, files of locks that nobody holds, what a stage could
+/// resume that has ended since, and old temporary files. Never what can be resumed.
 ///
 /// # Errors
 /// If the home cannot be read. What cannot be removed is left for the next time.
 pub fn sweep(home: &Home) -> Result<(), CacheError> {
-    let folder = home.root().join("scratch");
-    for name in names(&folder)? {
-        // Whoever works in it holds the lock; whoever gets it finds nobody at work.
-        let Ok(key) = name.parse() else { continue };
+    let mut keys = BTreeSet::new();
+    for folder in ["scratch", "resume", "locks"] {
+        keys.extend(names(&home.root().join(folder))?.iter().filter_map(|name| name.parse::<Key>().ok()));
+    }
+    for key in keys {
+        // Whoever works on it holds the lock; whoever gets it finds nobody at work.
         if let Acquired::Held(_lock) = KeyLock::acquire(home, &key)? {
-            drop(clear(&folder.join(name)));
+            drop(clear(&home.scratch(&key)));
+            if is_done_with(home, &key) {
+                discard(&home.resume(&key));
+            }
         }
     }
     for name in names(&home.tmp())? {
@@ -113,6 +120,15 @@ pub fn sweep(home: &Home) -> Result<(), CacheError> {
         }
     }
     Ok(())
+}
+
+/// Whether the stage came to its end after it last left something to resume.
+fn is_done_with(home: &Home, key: &Key) -> bool {
+    let modified = |path: PathBuf| fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
+    match (modified(home.action(key)), modified(home.resume(key))) {
+        (Ok(recorded), Ok(left)) => recorded >= left,
+        _ => false,
+    }
 }
 
 fn names(folder: &Path) -> Result<Vec<String>, CacheError> {
@@ -190,7 +206,14 @@ mod tests {
         file.set_modified(SystemTime::now() - STALE_TEMPORARY * 2).unwrap();
         fs::write(&new, "").unwrap();
 
+        // Killed between its record and the end of its attempt.
+        fs::create_dir_all(home.resume(&key(3))).unwrap();
+        fs::write(home.lock(&key(3)), "").unwrap();
+        home.write(&home.action(&key(3)), b"{}").unwrap();
+
         sweep(&home).unwrap();
+        assert!(!home.resume(&key(3)).exists() && !home.lock(&key(3)).exists());
+        assert!(home.lock(&key(1)).exists());
         assert!(alive.output().join("train").exists());
         assert!(!home.scratch(&key(2)).exists());
         assert!(home.resume(&key(2)).exists());

@@ -5,5 +5,5 @@ mod kinds;
 mod project;
 
 pub use gate::{Arrived, Gate, linger};
-pub use kinds::{KINDS, LINGER_SUBCOMMAND, runners};
+pub use kinds::{KINDS, LINGER_SUBCOMMAND, MEETINGS, runners};
 pub use project::{Project, Ran, Running};

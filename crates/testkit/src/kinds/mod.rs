@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::gate;
 
 mod wild;
+mod work;
 
 pub use wild::LINGER_SUBCOMMAND;
+pub use work::MEETINGS;
 
 /// What a pipeline of tests may use.
 pub static KINDS: &[Declaration] = &[
@@ -22,6 +24,9 @@ pub static KINDS: &[Declaration] = &[
     Declaration::of::<CopyFile>(),
     Declaration::of::<OnTorch>(),
     Declaration::of::<wild::Wild>(),
+    Declaration::of::<work::Work>(),
+    Declaration::of::<work::Fork>(),
+    Declaration::of::<work::Steps>(),
 ];
 
 /// What `fake-pipe worker` runs.
@@ -34,6 +39,9 @@ pub fn runners() -> Vec<Runner> {
         Runner::of::<Count>(),
         Runner::of::<CopyFile>(),
         Runner::of::<wild::Wild>(),
+        Runner::of::<work::Work>(),
+        Runner::of::<work::Fork>(),
+        Runner::of::<work::Steps>(),
     ]
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod left_behind;
+mod points;
 
 use pipe_testkit::{Gate, Project};
 

@@ -3,7 +3,9 @@
 //! Pure: what is on disk is asked through [`Lookup`]. The scheduler asks [`decide`] stage by stage, as the digests
 //! become known; [`Plan::new`] looks ahead as far as they are known without running anything.
 
+mod explain;
 mod external;
+mod folder;
 mod lookup;
 mod reason;
 
@@ -14,12 +16,15 @@ use pipe_stage::{Digest, Output};
 use serde::Serialize;
 
 use crate::{
-    cache::{ActionRecord, Flaw, Identity, Key},
+    cache::{ActionRecord, Flaw, Identity, Key, Manifest},
     config::{self, Pipeline, StageName, StageSpec},
     graph::Graph,
+    runs::{Story, Unsuccessful},
 };
 
+pub use explain::{Cause, Explanation, Field, Ingredients, Last, Source};
 pub use external::{External, Externals};
+pub use folder::{ChangeKind, FileChange, FolderChange};
 pub use lookup::CacheLookup;
 pub(crate) use reason::Brief;
 pub use reason::Reason;
@@ -40,6 +45,14 @@ pub trait Lookup {
     /// # Errors
     /// What is wrong with it.
     fn verify(&self, artifact: &Digest) -> Result<(), Flaw>;
+    /// The last attempt at a stage, if it made nothing.
+    fn unsuccessful(&self, stage: &StageName) -> Option<Unsuccessful>;
+    /// The files of a folder of the user's that had this digest when it was looked at.
+    fn folder(&self, digest: &Digest) -> Option<Manifest>;
+    /// How the artifacts of a record came to be.
+    fn story(&self, record: &ActionRecord) -> Option<Story>;
+    /// The key that each stage had in the run that made the artifacts of a record, as far as that is known.
+    fn keys_beside(&self, record: &ActionRecord) -> HashMap<String, Key>;
 }
 
 /// What a run would do.
@@ -145,15 +158,19 @@ pub fn decide(
     }
     let action = match lookup.record(&key) {
         Some(record) => hit_unless_damaged(spec, record, lookup),
-        None => {
-            let last = lookup.last(&spec.name);
-            Action::Run {
-                reasons: last
-                    .map_or(vec![Reason::NeverRun], |last| reason::differences(spec, &last.identity, &identity)),
-            }
-        }
+        None => Action::Run { reasons: without_record(spec, &key, &identity, lookup) },
     };
     Decision { identity, key, action, known: false }
+}
+
+/// Why a stage runs whose key has no record.
+fn without_record(spec: &StageSpec, key: &Key, identity: &Identity, lookup: &impl Lookup) -> Vec<Reason> {
+    let attempt = lookup.unsuccessful(&spec.name);
+    let Some(last) = lookup.last(&spec.name) else { return vec![reason::without_record(attempt)] };
+    let mut reasons = reason::differences(spec, &last.identity, identity, lookup);
+    // It was tried with just this, and so this is why it is not there.
+    reasons.extend(attempt.filter(|attempt| attempt.key == *key).map(Reason::LastRun));
+    reasons
 }
 
 /// All that goes into a stage.
@@ -224,7 +241,8 @@ fn look_ahead(
 ) -> Action {
     let upstream = waits_for.into_iter().map(|stage| Reason::Upstream { stage });
     let Some(mut last) = lookup.last(&spec.name).map(|record| record.identity) else {
-        return Action::Run { reasons: std::iter::once(Reason::NeverRun).chain(upstream).collect() };
+        let reason = reason::without_record(lookup.unsuccessful(&spec.name));
+        return Action::Run { reasons: std::iter::once(reason).chain(upstream).collect() };
     };
     let identity = identify(spec, inputs, external);
     let unknown = |port: &String| spec.inputs.contains_key(port) && !identity.inputs.contains_key(port);
@@ -232,7 +250,9 @@ fn look_ahead(
     if last == identity {
         Action::Maybe { reasons: upstream.collect() }
     } else {
-        Action::Run { reasons: reason::differences(spec, &last, &identity).into_iter().chain(upstream).collect() }
+        Action::Run {
+            reasons: reason::differences(spec, &last, &identity, lookup).into_iter().chain(upstream).collect(),
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 //! actions/KEY.json          action records: key -> digests of the outputs, and the story of the run that made them
 //! stages/PIPELINE/STAGE     the key that a stage last had, so that a plan can say what changed
 //! files/HASH                by file or folder of the user's: digests that need no second reading
+//! manifests/DIGEST          the files of the user's folders, so that a plan can say which of them changed
 //! locks/KEY                 held by the process that works on a key, gone otherwise
 //! scratch/KEY/              the running attempt; swept when nobody holds the lock
 //! resume/KEY/               what a killed attempt leaves to the next one

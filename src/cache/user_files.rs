@@ -103,6 +103,31 @@ impl UserFiles {
         Self { home: home.clone() }
     }
 
+    /// The files of a folder that [`UserFiles::identify`] gave this digest, if that is remembered. Only for saying what
+    /// changed.
+    pub fn folder(&self, digest: &Digest) -> Option<Manifest> {
+        // A folder that was copied into the store is an artifact of the same digest.
+        [self.manifest(digest), self.home.object(digest)].into_iter().find_map(|path| {
+            let text = fs::read_to_string(path).ok()?;
+            Manifest::parse(&text).ok().filter(|_| Digest::of(text.as_bytes()) == *digest)
+        })
+    }
+
+    fn manifest(&self, digest: &Digest) -> PathBuf {
+        self.home.root().join("manifests").join(digest.to_string())
+    }
+
+    /// Keeps the list of a folder's files, so that it can be said later which of them changed.
+    fn remember(&self, text: &str, digest: &Digest) {
+        let path = self.manifest(digest);
+        if self.home.exists()
+            && !path.exists()
+            && let Err(error) = self.home.write_hint(&path, text.as_bytes())
+        {
+            tracing::debug!(%error, "cannot keep the list of a folder's files");
+        }
+    }
+
     /// The identity of the file or folder at an absolute path. Links are followed. Files that look as they did when
     /// they were last hashed (same inode, size and times) are not read.
     ///
@@ -121,7 +146,10 @@ impl UserFiles {
         let known = Stamps::load(&kept);
         let mut stamps = Stamps::default();
         let digest = if folder {
-            folder_digest(path, &known, &mut stamps)?
+            let text = folder_manifest(path, &known, &mut stamps)?.to_text();
+            let digest = Digest::of(text.as_bytes());
+            self.remember(&text, &digest);
+            digest
         } else {
             let seen = look(path, "", &known)?;
             seen.remember("", &mut stamps);
@@ -134,7 +162,7 @@ impl UserFiles {
     }
 }
 
-fn folder_digest(root: &Path, known: &Stamps, stamps: &mut Stamps) -> Result<Digest, UserFileError> {
+fn folder_manifest(root: &Path, known: &Stamps, stamps: &mut Stamps) -> Result<Manifest, UserFileError> {
     let found = walk(root, Links::Follow).map_err(|error| walk_error(root, error))?;
     if found.is_empty() {
         return Err(UserFileError::Empty { path: root.to_owned() });
@@ -145,7 +173,7 @@ fn folder_digest(root: &Path, known: &Stamps, stamps: &mut Stamps) -> Result<Dig
         Entry { path: file.name, digest: seen.digest, size: seen.stamp.size(), executable: seen.executable }
     };
     let entries = found.into_iter().zip(seen).map(entry).collect();
-    Ok(Manifest::new(entries).digest())
+    Ok(Manifest::new(entries))
 }
 
 /// A file that was looked at.

@@ -9,6 +9,7 @@ mod completions;
 mod dag;
 mod doctor;
 mod exit;
+mod explain;
 mod get;
 mod log;
 mod man;
@@ -66,6 +67,8 @@ enum Command {
     Run(run::Run),
     /// Say what `run` would do, and why
     Plan(plan::Plan),
+    /// Explain one stage: what goes into it, and why it would run
+    Explain(explain::Explain),
     /// Show the graph of stages as text, Mermaid or DOT
     Dag(dag::Dag),
     /// Check a pipeline file
@@ -122,6 +125,7 @@ fn dispatch(arguments: Arguments) -> Result<Exit, CliError> {
     match arguments.command {
         Command::Run(command) => command.execute(),
         Command::Plan(command) => command.execute(),
+        Command::Explain(command) => command.execute(),
         Command::Dag(command) => command.execute(),
         Command::Check(command) => command.execute(),
         Command::Schema(command) => command.execute(),

@@ -1,13 +1,17 @@
 //! A plan's questions, answered by the cache on disk.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::OnceLock,
+};
 
 use pipe_stage::Digest;
 
 use super::Lookup;
 use crate::{
-    cache::{ActionRecord, Flaw, Home, Key, Records, State, Store},
+    cache::{ActionRecord, Flaw, Home, Key, Manifest, Records, State, Store, UserFiles},
     config::StageName,
+    runs::{Runs, Story, Unsuccessful},
 };
 
 /// What a home knows of one pipeline.
@@ -16,7 +20,11 @@ pub struct CacheLookup {
     store: Store,
     records: Records,
     state: State,
+    files: UserFiles,
+    runs: Runs,
     pipeline: String,
+    /// Read when the first stage is met that is no hit.
+    unsuccessful: OnceLock<HashMap<String, Unsuccessful>>,
 }
 
 impl CacheLookup {
@@ -26,7 +34,10 @@ impl CacheLookup {
             store: Store::new(home),
             records: Records::new(home),
             state: State::load(home, pipeline),
+            files: UserFiles::new(home),
+            runs: Runs::new(home),
             pipeline: pipeline.to_owned(),
+            unsuccessful: OnceLock::new(),
         }
     }
 
@@ -66,6 +77,22 @@ impl Lookup for CacheLookup {
 
     fn verify(&self, artifact: &Digest) -> Result<(), Flaw> {
         self.store.verify(artifact).map(|_| ())
+    }
+
+    fn unsuccessful(&self, stage: &StageName) -> Option<Unsuccessful> {
+        self.unsuccessful.get_or_init(|| self.runs.unsuccessful(&self.pipeline)).get(stage.as_str()).cloned()
+    }
+
+    fn folder(&self, digest: &Digest) -> Option<Manifest> {
+        self.files.folder(digest)
+    }
+
+    fn story(&self, record: &ActionRecord) -> Option<Story> {
+        self.runs.story(record)
+    }
+
+    fn keys_beside(&self, record: &ActionRecord) -> HashMap<String, Key> {
+        self.runs.keys_beside(record)
     }
 }
 

@@ -6,13 +6,18 @@ use pipe_stage::{Digest, manifest::escape};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::{FolderChange, Lookup};
 use crate::{
     cache::{FileIdentity, Identity},
     config::{StageName, StageSpec},
+    runs::{Outcome, Unsuccessful},
 };
 
 /// Values longer than this are cut in sentences, in characters. JSON has them whole.
 const LONGEST_VALUE: usize = 60;
+
+/// The same for errors.
+const LONGEST_ERROR: usize = 200;
 
 /// One reason for running a stage. Shown as a lower-case fragment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -20,6 +25,10 @@ const LONGEST_VALUE: usize = 60;
 pub enum Reason {
     /// The cache knows no earlier run of the stage.
     NeverRun,
+    /// The last attempt at it made nothing.
+    LastRun(Unsuccessful),
+    /// It was asked for, whatever the cache has.
+    Forced,
     /// The stage is of another kind.
     Kind {
         /// Before.
@@ -53,6 +62,8 @@ pub enum Reason {
         from: Option<FileIdentity>,
         /// Now; `None` if it names none.
         to: Option<FileIdentity>,
+        /// Which files of a folder differ; `None` if it is no folder, or its earlier state is not known.
+        files: Option<FolderChange>,
     },
     /// A declared environment variable has another value. Neither value is shown: it may be a secret.
     Environment {
@@ -108,8 +119,14 @@ impl Reason {
     }
 }
 
+/// Why a stage runs for which there was no record, or none whose artifacts are left: the last attempt at it made nothing,
+/// or there was none.
+pub(super) fn without_record(last_attempt: Option<Unsuccessful>) -> Reason {
+    last_attempt.map_or(Reason::NeverRun, Reason::LastRun)
+}
+
 /// What differs between the last run of a stage and the next one. At least one reason.
-pub(super) fn differences(spec: &StageSpec, last: &Identity, now: &Identity) -> Vec<Reason> {
+pub(super) fn differences(spec: &StageSpec, last: &Identity, now: &Identity, lookup: &impl Lookup) -> Vec<Reason> {
     if last.kind != now.kind {
         return vec![Reason::Kind { from: last.kind.clone(), to: now.kind.clone() }];
     }
@@ -121,7 +138,8 @@ pub(super) fn differences(spec: &StageSpec, last: &Identity, now: &Identity) -> 
     for field in union(last.files.keys(), now.files.keys()) {
         let (from, to) = (last.files.get(field).cloned(), now.files.get(field).cloned());
         if from != to {
-            reasons.push(Reason::File { field: field.clone(), from, to });
+            let files = folder_change(from.as_ref(), to.as_ref(), lookup);
+            reasons.push(Reason::File { field: field.clone(), from, to, files });
         }
     }
     for variable in union(last.environment.keys(), now.environment.keys()) {
@@ -152,6 +170,12 @@ pub(super) fn differences(spec: &StageSpec, last: &Identity, now: &Identity) -> 
     reasons
 }
 
+fn folder_change(from: Option<&FileIdentity>, to: Option<&FileIdentity>, lookup: &impl Lookup) -> Option<FolderChange> {
+    let folders = from.zip(to).filter(|(from, to)| from.folder && to.folder && from.digest != to.digest);
+    let (from, to) = folders?;
+    Some(FolderChange::between(&lookup.folder(&from.digest)?, &lookup.folder(&to.digest)?))
+}
+
 fn compare_values(field: &str, from: Option<&Value>, to: Option<&Value>, reasons: &mut Vec<Reason>) {
     match (from, to) {
         (Some(Value::Object(old)), Some(Value::Object(new))) => {
@@ -177,6 +201,12 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NeverRun => write!(f, "never run"),
+            Self::LastRun(Unsuccessful { outcome, error, .. }) => match outcome {
+                Outcome::Failed => write!(f, "the last run failed: {}", Cut(&error.join(": "), LONGEST_ERROR)),
+                Outcome::Cancelled => write!(f, "the last run was stopped"),
+                _ => write!(f, "the last run was killed"),
+            },
+            Self::Forced => write!(f, "forced"),
             Self::Kind { from, to } => write!(f, "kind changed from `{from}` to `{to}`"),
             Self::Version { kind, from, to } => write!(f, "kind `{kind}` changed from version {from} to {to}"),
             Self::Config { field, from: Some(from), to: Some(to) } => {
@@ -186,10 +216,13 @@ impl fmt::Display for Reason {
                 write!(f, "`{field}` is new: {}", Brief(to.as_ref().unwrap_or(&Value::Null)))
             }
             Self::Config { field, to: None, .. } => write!(f, "`{field}` is gone"),
-            Self::File { field, from: Some(from), to: Some(to) } if from.name != to.name => {
+            Self::File { field, from: Some(from), to: Some(to), .. } if from.name != to.name => {
                 write!(f, "`{field}` names `{}` instead of `{}`", to.name, from.name)
             }
-            Self::File { field, from: Some(_), to: Some(to) } => {
+            Self::File { field, to: Some(to), files: Some(files), .. } => {
+                write!(f, "the folder `{}` of `{field}` changed: {files}", to.name)
+            }
+            Self::File { field, from: Some(_), to: Some(to), .. } => {
                 write!(f, "the {} `{}` of `{field}` changed", if to.folder { "folder" } else { "file" }, to.name)
             }
             Self::File { field, to: Some(to), .. } => write!(f, "`{field}` now names `{}`", to.name),
@@ -245,10 +278,24 @@ impl fmt::Display for Brief<'_> {
             }
             value => value.to_string(),
         };
-        match text.char_indices().nth(LONGEST_VALUE) {
-            Some((end, _)) => write!(f, "{}...", &text[..end]),
-            None => f.write_str(&text),
-        }
+        Cut(&text, LONGEST_VALUE).fmt(f)
+    }
+}
+
+/// A text, cut if it has more characters than that. Line breaks become blanks.
+struct Cut<'a>(&'a str, usize);
+
+impl fmt::Display for Cut<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (text, more) = match self.0.char_indices().nth(self.1) {
+            Some((end, _)) => (&self.0[..end], "..."),
+            None => (self.0, ""),
+        };
+        text.split(['\n', '\r']).enumerate().try_for_each(|(index, line)| {
+            f.write_str(if index == 0 { "" } else { " " })?;
+            f.write_str(line)
+        })?;
+        f.write_str(more)
     }
 }
 

@@ -10,15 +10,22 @@ use super::*;
 use crate::{
     cache::{Environment, FileIdentity, Home, UserFiles},
     graph::tests::{FAKE_2, name, pipeline},
+    runs::Outcome,
 };
 
 /// A cache in memory, and a scheduler that makes an artifact out of a key.
 #[derive(Default)]
-struct Memory {
-    records: HashMap<Key, ActionRecord>,
+pub(super) struct Memory {
+    pub(super) records: HashMap<Key, ActionRecord>,
     last: HashMap<StageName, Key>,
     flaws: HashMap<Digest, Flaw>,
-    externals: Externals,
+    pub(super) unsuccessful: HashMap<StageName, Unsuccessful>,
+    pub(super) folders: HashMap<Digest, Manifest>,
+    /// By key, the number of the run that made it.
+    runs: HashMap<Key, usize>,
+    /// By run, the keys of its stages.
+    keys: Vec<HashMap<String, Key>>,
+    pub(super) externals: Externals,
     /// Stages that make the same artifact whatever goes in.
     constant: BTreeSet<StageName>,
 }
@@ -34,6 +41,24 @@ impl Lookup for Memory {
 
     fn verify(&self, artifact: &Digest) -> Result<(), Flaw> {
         self.flaws.get(artifact).cloned().map_or(Ok(()), Err)
+    }
+
+    fn unsuccessful(&self, stage: &StageName) -> Option<Unsuccessful> {
+        self.unsuccessful.get(stage).cloned()
+    }
+
+    fn folder(&self, digest: &Digest) -> Option<Manifest> {
+        self.folders.get(digest).cloned()
+    }
+
+    fn story(&self, record: &ActionRecord) -> Option<Story> {
+        let run = format!("20260101-000000-{:03}-0000", self.runs.get(&record.key)?);
+        let ended = jiff::Timestamp::UNIX_EPOCH;
+        Some(Story { run: run.parse().unwrap(), ended, duration_seconds: 0.0, reasons: vec!["told".to_owned()] })
+    }
+
+    fn keys_beside(&self, record: &ActionRecord) -> HashMap<String, Key> {
+        self.runs.get(&record.key).map(|run| self.keys[*run].clone()).unwrap_or_default()
     }
 }
 
@@ -55,14 +80,27 @@ impl Memory {
     /// Runs what has to run and says what that was.
     fn run(&mut self, pipeline: &Pipeline) -> Vec<String> {
         let graph = Graph::new(pipeline).unwrap();
+        self.run_for(pipeline, graph.order())
+    }
+
+    /// The same for some stages and what they need.
+    pub(super) fn run_for<'a>(
+        &mut self,
+        pipeline: &Pipeline,
+        targets: impl IntoIterator<Item = &'a StageName>,
+    ) -> Vec<String> {
+        let graph = Graph::new(pipeline).unwrap();
+        let selected = graph.needed_for(targets);
         let mut made = HashMap::new();
         let mut ran = Vec::new();
-        for name in graph.order() {
+        let mut keys = HashMap::new();
+        for name in &selected {
             let spec = &pipeline.stages[name];
             let (inputs, waits_for) = resolve(spec, &made);
             assert!(waits_for.is_empty());
             let decision = decide(spec, inputs, self.externals.of(name), self);
             self.last.insert(name.clone(), decision.key);
+            keys.insert(name.to_string(), decision.key);
             let outputs = match decision.action {
                 Action::Hit { outputs } => outputs,
                 _ => {
@@ -70,12 +108,14 @@ impl Memory {
                     let seed = if self.constant.contains(name) { name.to_string() } else { decision.key.to_string() };
                     let record = record(&decision, Digest::of(seed.as_bytes()));
                     self.flaws.clear();
+                    self.runs.insert(decision.key, self.keys.len());
                     self.records.insert(decision.key, record.clone());
                     record.outputs
                 }
             };
             made.insert(name, outputs);
         }
+        self.keys.push(keys);
         ran
     }
 
@@ -101,14 +141,14 @@ fn record(decision: &Decision, out: Digest) -> ActionRecord {
 }
 
 /// tokens -> kept -> adapter -> package, and a stage apart.
-fn example() -> Pipeline {
+pub(super) fn example() -> Pipeline {
     let mut pipeline = pipeline("tokens:\nkept: tokens\nadapter: kept\npackage: adapter\napart:");
     config(&mut pipeline, "adapter", json!({ "learning_rate": 1e-4, "lora": { "r": 16, "alpha": 32 }, "bf16": true }));
     config(&mut pipeline, "apart", json!({ "seed": 1 }));
     pipeline
 }
 
-fn config(pipeline: &mut Pipeline, stage: &str, config: serde_json::Value) {
+pub(super) fn config(pipeline: &mut Pipeline, stage: &str, config: serde_json::Value) {
     pipeline.stages.get_mut(stage).unwrap().config = config;
 }
 
@@ -194,6 +234,34 @@ fn a_stage_that_waits_and_changed_itself_says_both() {
             "apart hit"
         ]
     );
+}
+
+#[test]
+fn what_the_last_run_failed_of_is_said_instead_of_nothing() {
+    let (mut memory, mut pipeline) = (Memory::default(), example());
+    let attempt = |pipeline: &Pipeline, outcome| {
+        let identity = identify(&pipeline.stages["tokens"], BTreeMap::new(), &External::default());
+        let error = vec!["no space left".to_owned(), "disk\nfull".to_owned()];
+        Unsuccessful { run: "20260101-000000-000-0000".parse().unwrap(), key: identity.key(), outcome, error }
+    };
+    let failed = "the last run failed: no space left: disk full";
+    for (outcome, words) in [
+        (Outcome::Failed, failed),
+        (Outcome::Cancelled, "the last run was stopped"),
+        (Outcome::Unfinished, "the last run was killed"),
+    ] {
+        memory.unsuccessful.insert(name("tokens"), attempt(&pipeline, outcome));
+        let plan = memory.plan(&pipeline);
+        assert_eq!(plan[..2], [format!("tokens run: {words}"), "kept run: never run; `tokens` runs first".to_owned()]);
+    }
+
+    // Once there is something to compare with, that comes first, and the failure only counts if it was of just this.
+    memory.run(&pipeline);
+    config(&mut pipeline, "tokens", json!({ "max_length": 512 }));
+    memory.unsuccessful.insert(name("tokens"), attempt(&pipeline, Outcome::Failed));
+    assert_eq!(memory.plan(&pipeline)[0], format!("tokens run: `max_length` is new: 512; {failed}"));
+    config(&mut pipeline, "tokens", json!({ "max_length": 256 }));
+    assert_eq!(memory.plan(&pipeline)[0], "tokens run: `max_length` is new: 256");
 }
 
 #[test]
@@ -303,6 +371,35 @@ fn a_declared_variable_counts_and_its_value_is_shown_nowhere() {
     assert_eq!(reasons(Some("")), ["a run: the environment variable `TOKEN` changed"]);
     let record = format!("{:?}", memory.last(&name("a")));
     assert!(!record.contains("secret"), "{record}");
+}
+
+#[test]
+fn of_a_folder_the_files_that_changed_are_named() {
+    let mut memory = Memory::default();
+    let pipeline = pipeline("corpus:");
+    let folder = |files: &[(&str, &str)]| {
+        let entry = |(path, text): &(&str, &str)| crate::cache::Entry {
+            path: (*path).to_owned(),
+            digest: Digest::of(text.as_bytes()),
+            size: 1,
+            executable: false,
+        };
+        Manifest::new(files.iter().map(entry).collect())
+    };
+    let (one, two) = (folder(&[("a", "1"), ("b", "1")]), folder(&[("a", "1"), ("b", "2"), ("c", "1")]));
+    let identity =
+        |manifest: &Manifest| FileIdentity { name: "data".to_owned(), folder: true, digest: manifest.digest() };
+    memory.externals.insert(&name("corpus"), "source", identity(&one));
+    memory.run(&pipeline);
+    memory.externals.insert(&name("corpus"), "source", identity(&two));
+    assert_eq!(memory.plan(&pipeline), ["corpus run: the folder `data` of `source` changed"], "no more is known");
+    for manifest in [one, two] {
+        memory.folders.insert(manifest.digest(), manifest);
+    }
+    assert_eq!(
+        memory.plan(&pipeline),
+        ["corpus run: the folder `data` of `source` changed: `b` changed, `c` is new (2 of 3 files)"]
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod choose;
 mod diff;
+mod history;
 mod id;
 mod journal;
 mod machine;
@@ -24,6 +25,7 @@ use crate::cache::{CacheError, Home, Key, Records};
 
 pub use choose::ChooseError;
 pub use diff::{Change, FigureChange, InRuns, Pair, RunDiff, Side, StageDiff};
+pub use history::{Story, Unsuccessful};
 pub use id::{InvalidRunId, RunId};
 pub(crate) use journal::{Header, Journal, Line, RunEnded, StageBegan, StageEnded};
 pub use machine::Machine;
@@ -154,6 +156,11 @@ impl Runs {
         }
         let pipeline = self.resolved(&record.resolved).and_then(|yaml| serde_yaml::from_str(&yaml).ok());
         Side { record, pipeline, identities }
+    }
+
+    /// What is known of a run since it began.
+    pub(crate) fn header(&self, id: &RunId) -> Option<Header> {
+        read::header(&self.path(id))
     }
 
     /// A run as a list shows it. `None` if there is none, or it cannot be read.

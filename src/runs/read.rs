@@ -181,8 +181,12 @@ pub(super) fn summary(path: &Path) -> Option<RunSummary> {
 
 /// The record of a run if it was one of the pipeline of this name; of others only the first line is read.
 pub(super) fn record_of(pipeline: &str, path: &Path) -> Option<RunRecord> {
-    let header = header_of(&File::open(path).ok()?).ok()??;
-    if header.pipeline == pipeline { record(path) } else { None }
+    if header(path)?.pipeline == pipeline { record(path) } else { None }
+}
+
+/// The first line of a journal.
+pub(super) fn header(path: &Path) -> Option<Header> {
+    header_of(&File::open(path).ok()?).ok()?
 }
 
 fn header_of(file: &File) -> io::Result<Option<Header>> {

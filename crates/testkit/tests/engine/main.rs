@@ -3,6 +3,7 @@
 
 mod cleanup;
 mod failure;
+mod reasons;
 mod records;
 mod rerun;
 mod stop;

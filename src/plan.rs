@@ -45,14 +45,25 @@ pub trait Lookup {
     /// # Errors
     /// What is wrong with it.
     fn verify(&self, artifact: &Digest) -> Result<(), Flaw>;
+
+    // What follows is only for words: without it a plan decides the same and says less.
+
     /// The last attempt at a stage, if it made nothing.
-    fn unsuccessful(&self, stage: &StageName) -> Option<Unsuccessful>;
+    fn unsuccessful(&self, _stage: &StageName) -> Option<Unsuccessful> {
+        None
+    }
     /// The files of a folder of the user's that had this digest when it was looked at.
-    fn folder(&self, digest: &Digest) -> Option<Manifest>;
+    fn folder(&self, _digest: &Digest) -> Option<Manifest> {
+        None
+    }
     /// How the artifacts of a record came to be.
-    fn story(&self, record: &ActionRecord) -> Option<Story>;
+    fn story(&self, _record: &ActionRecord) -> Option<Story> {
+        None
+    }
     /// The key that each stage had in the run that made the artifacts of a record, as far as that is known.
-    fn keys_beside(&self, record: &ActionRecord) -> HashMap<String, Key>;
+    fn keys_beside(&self, _record: &ActionRecord) -> HashMap<String, Key> {
+        HashMap::new()
+    }
 }
 
 /// What a run would do.

@@ -17,6 +17,9 @@ use crate::{
     runs::Story,
 };
 
+/// Of the titles before lines, in characters.
+const TITLE_WIDTH: usize = 11;
+
 /// Arguments of `pipe explain`.
 #[derive(Args)]
 pub(super) struct Explain {
@@ -98,20 +101,19 @@ fn heading(text: &str) -> String {
 
 fn goes_in(ingredients: &Ingredients) -> String {
     let Ingredients { kind, version, config, execution_only, files, environment, inputs } = ingredients;
-    let mut table = Table::default();
-    table.row(["kind".into(), format!("{kind}, version {version}").into()]);
-    rows(&mut table, "config", config.iter().map(field));
+    let mut text = heading("what is in the key");
+    text += &section("kind", [vec![format!("{kind}, version {version}").into()]]);
+    text += &section("config", config.iter().map(field));
     let file = |(field, file): (&String, &crate::cache::FileIdentity)| {
         let name = if file.folder { format!("{}/", file.name) } else { file.name.clone() };
         vec![field.clone().into(), report::printable(&name).into(), file.digest.short().into()]
     };
-    rows(&mut table, "files", files.iter().map(file));
-    rows(&mut table, "inputs", inputs.iter().map(source));
+    text += &section("files", files.iter().map(file));
+    text += &section("inputs", inputs.iter().map(source));
     let variable = |(name, is_set): (&String, &bool)| {
         vec![name.clone().into(), if *is_set { "set (its value counts)" } else { "not set" }.into()]
     };
-    rows(&mut table, "environment", environment.iter().map(variable));
-    let mut text = heading("what is in the key") + &table.to_text(2);
+    text += &section("environment", environment.iter().map(variable));
     if !execution_only.is_empty() {
         let mut table = Table::default();
         execution_only.iter().for_each(|guide| table.row(field(guide)));
@@ -121,12 +123,14 @@ fn goes_in(ingredients: &Ingredients) -> String {
     text
 }
 
-/// Rows under a common title, which stands before the first.
-fn rows(table: &mut Table, title: &str, rows: impl Iterator<Item = Vec<Cell>>) {
-    for (index, row) in rows.enumerate() {
-        let title = Cell::from(if index == 0 { title } else { "" });
-        table.row(std::iter::once(title).chain(row));
+/// Lines under a common title, which stands before the first of them, in columns of their own.
+fn section(title: &str, rows: impl IntoIterator<Item = Vec<Cell>>) -> String {
+    let mut table = Table::default();
+    for (index, row) in rows.into_iter().enumerate() {
+        let title = format!("{:TITLE_WIDTH$}", if index == 0 { title } else { "" });
+        table.row(std::iter::once(title.into()).chain(row));
     }
+    table.to_text(2)
 }
 
 fn field(field: &Field) -> Vec<Cell> {
@@ -143,17 +147,17 @@ fn source(source: &Source) -> Vec<Cell> {
 
 fn made(last: &Last, is_current: bool) -> String {
     let mut text = heading(if is_current { "made" } else { "made last, with another key" });
-    let mut table = Table::default();
     if let Some(Story { run, ended, duration_seconds, reasons }) = &last.made {
-        table.row(["run".into(), run.to_string().into()]);
-        table.row(["at".into(), format!("{}, in {}", report::moment(*ended), seconds(*duration_seconds)).into()]);
-        rows(&mut table, "because", reasons.iter().map(|reason| vec![report::printable(reason).into()]));
+        text += &section("run", [vec![run.to_string().into()]]);
+        let moment = format!("{}, in {}", report::moment(*ended), seconds(*duration_seconds));
+        text += &section("at", [vec![moment.into()]]);
+        text += &section("because", reasons.iter().map(|reason| vec![report::printable(reason).into()]));
     }
     if !is_current {
-        table.row(["key".into(), last.key.to_string().into()]);
+        text += &section("key", [vec![last.key.to_string().into()]]);
     }
-    let output = |(output, digest): (&String, &pipe_stage::Digest)| vec![format!("{output}  {digest}").into()];
-    rows(&mut table, if last.outputs.len() == 1 { "output" } else { "outputs" }, last.outputs.iter().map(output));
-    text += &table.to_text(2);
+    let output =
+        |(output, digest): (&String, &pipe_stage::Digest)| vec![output.clone().into(), digest.to_string().into()];
+    text += &section(if last.outputs.len() == 1 { "output" } else { "outputs" }, last.outputs.iter().map(output));
     text
 }

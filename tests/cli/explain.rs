@@ -59,9 +59,13 @@ fn a_stage_is_explained_before_during_and_after() {
     assert_eq!(project.run(&["run", &file, "kept"]).code, 0);
     let hit = explain(&["kept"]);
     assert!(hit.starts_with("kept (filter) is up to date\n\nkey\n  "), "{hit}");
-    for part in
-        ["\nmade\n  run      20", "  config  min_length", "  inputs  samples", "of run 20", "because  never run"]
-    {
+    for part in [
+        "\nmade\n  run          20",
+        "  config       min_length",
+        "  inputs       samples",
+        "of run 20",
+        "because      never run",
+    ] {
         assert!(hit.contains(part), "no {part:?} in:\n{hit}");
     }
     let tokens = explain(&["tokens"]);

@@ -9,9 +9,8 @@ use std::{
 };
 
 use pipe_stage::Digest;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::{Home, stamp::Stamp};
+use super::{Home, atomic::rename_to_free, stamp::Stamp};
 
 /// More damaged objects of one digest are refused all the same, and stay where they are.
 const MOST_OF_A_DIGEST: u32 = 1000;
@@ -70,17 +69,6 @@ impl Home {
 
     fn place(&self, digest: &Digest, number: u32) -> PathBuf {
         self.quarantine_folder().join(format!("{digest}.{number}"))
-    }
-}
-
-/// Renames a file unless the new name is taken. Where the file system cannot do that in one step, in two.
-fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if to.exists() => {
-            Err(io::ErrorKind::AlreadyExists.into())
-        }
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => fs::rename(from, to),
-        renamed => Ok(renamed?),
     }
 }
 

@@ -14,11 +14,10 @@ use super::{ActionRecord, CacheError, FileIdentity, Home, Key, error::Trying};
 
 /// A file of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Object {
+pub(super) struct Object {
     /// Its name: what the digest of its bytes should be.
-    pub digest: Digest,
-    /// Its size in bytes.
-    pub bytes: u64,
+    pub(super) digest: Digest,
+    pub(super) bytes: u64,
 }
 
 /// An action record, as far as it says what hangs on what.
@@ -71,7 +70,7 @@ impl BadRecord {
 ///
 /// # Errors
 /// If a folder cannot be read.
-pub fn objects(home: &Home) -> Result<Vec<Object>, CacheError> {
+pub(super) fn objects(home: &Home) -> Result<Vec<Object>, CacheError> {
     let shards = entries(&home.root().join("objects"))?;
     let listed: Vec<Vec<Object>> = shards
         .par_iter()
@@ -95,7 +94,7 @@ pub fn objects(home: &Home) -> Result<Vec<Object>, CacheError> {
 ///
 /// # Errors
 /// If the folder cannot be read.
-pub fn links(home: &Home) -> Result<(Vec<Link>, Vec<BadRecord>), CacheError> {
+pub(super) fn links(home: &Home) -> Result<(Vec<Link>, Vec<BadRecord>), CacheError> {
     let files = entries(&home.root().join("actions"))?;
     let read = files.par_iter().filter_map(|file| read_link(&file.path()));
     let (mut links, mut bad): (Vec<Link>, Vec<BadRecord>) = read.partition_map(|read| match read {

@@ -55,7 +55,7 @@ pub use checkout::{CheckedOut, Checkout};
 pub use error::{CacheError, OutputError};
 pub use guard::{Exclusive, Shared};
 pub use home::Home;
-pub use inventory::{BadRecord, Link, Object};
+pub use inventory::{BadRecord, Link};
 pub use keep::{Unkept, keep};
 pub use key::{Identity, KEY_SCHEMA, Key};
 pub use lock::{Acquired, Holder, KeyLock};

@@ -141,7 +141,8 @@ fn examine_artifact(
             (Some(_), Some(&size)) if size != entry.size => {
                 let why = match size {
                     0 => format!("it is empty instead of {} bytes long", entry.size),
-                    size => format!("it has {size} bytes instead of {}", entry.size),
+                    size if size < entry.size => format!("it is cut to {size} of {} bytes", entry.size),
+                    size => format!("it has grown from {} to {size} bytes", entry.size),
                 };
                 found.push(finding(&entry.digest, Harm::Damaged(why), file));
             }
@@ -252,10 +253,10 @@ mod tests {
         fixture.made(1, &[("a", "alpha"), ("b", "beta")]);
         fixture.made(2, &[("a", "alpha")]);
         let read = AtomicU64::new(0);
-        let health =
-            Health::examine(&fixture.home, &[], &|bytes| {
-                read.fetch_add(bytes, Ordering::Relaxed);
-            }).unwrap();
+        let health = Health::examine(&fixture.home, &[], &|bytes| {
+            read.fetch_add(bytes, Ordering::Relaxed);
+        })
+        .unwrap();
         assert_eq!((health.objects, health.links.len()), (4, 2));
         assert_eq!(health.bytes, read.into_inner());
         assert!(health.flawed.is_empty() && health.bad_records.is_empty() && health.broken().is_empty());
@@ -274,7 +275,7 @@ mod tests {
         let mut expected = [
             damaged("alpha", "its bytes have changed"),
             damaged("beta", "it is empty instead of 4 bytes long"),
-            damaged("gamma", "it has 3 bytes instead of 5"),
+            damaged("gamma", "it is cut to 3 of 5 bytes"),
             (Digest::of(b"delta"), Harm::Missing),
         ];
         expected.sort_by_key(|(digest, _)| *digest);

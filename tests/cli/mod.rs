@@ -1,5 +1,6 @@
 //! The real program from outside: exit codes, what it prints, and a whole fine-tune.
 
+mod cache;
 mod explain;
 mod runs;
 mod shell;

@@ -66,7 +66,8 @@ impl Store {
                 // The object is what its name says, but not what the artifact was said to hold.
                 _ if hashed == entry.digest => return failed(ObjectFlaw::Damaged("its size was forged".to_owned())),
                 0 => format!("it is empty instead of {} bytes long", entry.size),
-                size if size != entry.size => format!("it has {size} bytes instead of {}", entry.size),
+                size if size < entry.size => format!("it is cut to {size} of {} bytes", entry.size),
+                size if size > entry.size => format!("it has grown from {} to {size} bytes", entry.size),
                 _ => CHANGED.to_owned(),
             };
             if let Some(flaw) = self.damaged(&entry.digest, stamp, &why) {

@@ -179,7 +179,7 @@ fn a_flipped_byte_of_the_same_size_and_time_is_found_and_mended_by_the_next_run(
 
 #[test]
 fn an_emptied_and_a_truncated_object_are_refused_with_their_sizes() {
-    for (length, why) in [(0, "it is empty instead of 4 bytes long"), (3, "it has 3 bytes instead of 4")] {
+    for (length, why) in [(0, "it is empty instead of 4 bytes long"), (3, "it is cut to 3 of 4 bytes")] {
         let fixture = Fixture::new();
         let digest = fixture.ingest(FILES);
         let object = fixture.object("beta");
@@ -200,7 +200,10 @@ fn a_folder_in_place_of_an_object_is_refused_and_moved_away() {
     fs::remove_file(fixture.object("alpha")).unwrap();
     fs::create_dir(fixture.object("alpha")).unwrap();
     let flaw = fixture.store.verify(&digest).unwrap_err();
-    assert!(flaw.to_string().contains("it is no longer a file") || flaw.to_string().contains("in quarantine"), "{flaw}");
+    assert!(
+        flaw.to_string().contains("it is no longer a file") || flaw.to_string().contains("in quarantine"),
+        "{flaw}"
+    );
     assert_eq!(fixture.ingest(FILES), digest);
     assert!(fixture.store.verify(&digest).is_ok());
 }

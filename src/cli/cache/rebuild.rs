@@ -90,7 +90,8 @@ impl<'a> Rebuilder<'a> {
         if declaration.version != *version {
             return Err(format!("it was made by version {version} of `{kind}`, which is {} now", declaration.version));
         }
-        Programs::locate().and_then(|programs| programs.path(declaration.program)).map_err(|error| error.to_string())?;
+        let programs = Programs::locate().map_err(|error| error.to_string())?;
+        programs.path(declaration.program).map_err(|error| error.to_string())?;
         self.has_its_files(link)?;
         for (name, digest) in &link.environment {
             let now = std::env::var_os(name).map(|value| Digest::of(value.as_encoded_bytes()));

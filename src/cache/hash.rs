@@ -17,17 +17,12 @@ const SMALL_BUFFER_BYTES: usize = 64 << 10;
 
 /// The digest of a file's bytes.
 pub(super) fn hash_file(path: &Path) -> io::Result<Digest> {
-    hash_file_telling(path, &|_| ())
-}
-
-/// The same; `tell` is called with the number of bytes that were read since it was called last.
-pub(super) fn hash_file_telling(path: &Path, tell: &dyn Fn(u64)) -> io::Result<Digest> {
     let file = File::open(path)?;
     let large = file.metadata()?.len() >= PARALLEL_BYTES;
-    hash_reader(file, large, tell)
+    hash_reader(file, large)
 }
 
-fn hash_reader(mut reader: impl Read, large: bool, tell: &dyn Fn(u64)) -> io::Result<Digest> {
+fn hash_reader(mut reader: impl Read, large: bool) -> io::Result<Digest> {
     let mut buffer = vec![0; if large { LARGE_BUFFER_BYTES } else { SMALL_BUFFER_BYTES }];
     let mut hasher = blake3::Hasher::new();
     loop {
@@ -38,7 +33,6 @@ fn hash_reader(mut reader: impl Read, large: bool, tell: &dyn Fn(u64)) -> io::Re
         } else {
             hasher.update(bytes);
         }
-        tell(filled as u64);
         if filled < buffer.len() {
             return Ok(hasher.finalize().into());
         }
@@ -77,7 +71,7 @@ mod tests {
         ] {
             let bytes: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
             for large in [false, true] {
-                assert_eq!(hash_reader(&bytes[..], large, &|_| ()).unwrap(), Digest::of(&bytes), "{length} {large}");
+                assert_eq!(hash_reader(&bytes[..], large).unwrap(), Digest::of(&bytes), "{length} {large}");
             }
         }
     }

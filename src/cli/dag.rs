@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{CliError, Exit, pipeline::PipelineArguments, pipeline::print, pipeline::print_json};
 use crate::{
-    config::{InputRef, Pipeline, StageSpec},
+    config::{InputRef, Pipeline, StageName, StageSpec},
     graph::Graph,
 };
 
@@ -73,17 +73,28 @@ fn text(pipeline: &Pipeline, graph: &Graph) -> String {
     text
 }
 
-// Names of stages are letters, digits, `_` and `-`: safe in both languages once they have a prefix (`end` is a word of
-// Mermaid) and quotes.
+// Names of stages have no quotes and no backslashes: safe in both languages in quotes.
+
+/// A stage in Mermaid, which knows neither quotes here nor what a matrix puts into names; `end` is a word of it.
+fn id(stage: &StageName) -> String {
+    let mut id = "s_".to_owned();
+    for c in stage.as_str().chars() {
+        match c {
+            'a'..='z' | 'A'..='Z' | '0'..='9' | '_' | '-' => id.push(c),
+            other => id += &format!("_{:x}_", u32::from(other)),
+        }
+    }
+    id
+}
 
 fn mermaid(pipeline: &Pipeline, graph: &Graph) -> String {
     let mut text = "flowchart TD\n".to_owned();
     for stage in stages(pipeline, graph) {
-        text += &format!("    s_{0}[\"{0}<br/><i>{1}</i>\"]\n", stage.name, stage.declaration.kind);
+        text += &format!("    {}[\"{}<br/><i>{}</i>\"]\n", id(&stage.name), stage.name, stage.declaration.kind);
     }
     for stage in stages(pipeline, graph) {
         for (port, source) in inputs(stage) {
-            text += &format!("    s_{} -->|{port}| s_{}\n", source.stage, stage.name);
+            text += &format!("    {} -->|\"{port}\"| {}\n", id(&source.stage), id(&stage.name));
         }
     }
     text

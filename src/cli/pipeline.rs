@@ -40,9 +40,17 @@ impl PipelineArguments {
     }
 }
 
-/// The stages that a command names, or an error with the nearest name that there is.
+/// The stages that a command names, or an error with the nearest name that there is. The name of a stage with a matrix
+/// stands for all that the matrix makes.
 pub(super) fn stages_named(pipeline: &Pipeline, names: &[String]) -> Result<Vec<StageName>, CliError> {
-    names.iter().map(|name| stage_named(pipeline, name)).collect()
+    let mut stages = Vec::with_capacity(names.len());
+    for name in names {
+        match &pipeline.named(name)[..] {
+            [] => stages.push(stage_named(pipeline, name)?),
+            named => stages.extend(named.iter().copied().cloned()),
+        }
+    }
+    Ok(stages)
 }
 
 /// The stage called `name`.

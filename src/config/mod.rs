@@ -1,10 +1,12 @@
 //! Pipeline files: YAML text to a [`Pipeline`], with every problem at its place.
 //!
-//! The way: read the text, parse it to nodes, put in the `--set`s, put in the parameters, and only then let values
-//! meet their types. Nodes keep their places all along. Nothing here prints, and no stage crate is named here: kinds
+//! The way: read the text, parse it to nodes, put it on top of what it extends, put in the `--set`s, put in the
+//! parameters and the values of matrices, and only then let values meet their types. Nodes keep their places all along. Nothing here prints, and no stage crate is named here: kinds
 //! come in as a registry.
 
 mod error;
+mod extends;
+mod matrix;
 mod model;
 mod overrides;
 mod params;
@@ -22,7 +24,7 @@ use std::{
 
 use indexmap::IndexMap;
 use pipe_stage::Declaration;
-use pipe_yaml::{Node, Parsed, Span, Value};
+use pipe_yaml::{Key, Node, Parsed, Span, Value};
 
 pub use error::ConfigError;
 pub use model::{InputRef, Pipeline, StageName, StageSpec};
@@ -31,9 +33,9 @@ pub use schema::{canonical, execution_only_fields, schema};
 pub use source::{Location, Source};
 
 use self::{
-    params::Params,
+    params::{MATRIX, Params},
     report::Report,
-    stage::{Draft, Known, Places},
+    stage::{Draft, Groups, Known, Places},
 };
 
 /// Reads the pipeline file at `path`, with `overrides` (path and value of every `--set`, in order; a later one wins)
@@ -49,24 +51,39 @@ pub fn load(
     let text = read::text(path)?;
     let absolute = std::path::absolute(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let folder = absolute.parent().map_or_else(PathBuf::new, Path::to_owned);
-    parse(Source::new(path, text), folder, overrides, registry)
+    parse_with(Source::new(path, text), folder, overrides, registry, &read::text)
 }
 
-/// The same for a text that was read already. `folder` is what its relative paths start from.
+/// The same for a text that was read already. `folder` is what its relative paths start from. No file is read: the text
+/// can extend none.
 ///
 /// # Errors
 /// Everything that is wrong with the text.
 pub fn parse(
+    source: Source,
+    folder: PathBuf,
+    overrides: &[(String, String)],
+    registry: &'static [Declaration],
+) -> Result<Pipeline, ConfigError> {
+    let none = |path: &Path| Err(ConfigError::Missing { path: path.to_owned() });
+    parse_with(source, folder, overrides, registry, &none)
+}
+
+fn parse_with(
     mut source: Source,
     folder: PathBuf,
     overrides: &[(String, String)],
     registry: &'static [Declaration],
+    read: extends::Reader<'_>,
 ) -> Result<Pipeline, ConfigError> {
     let mut report = Report::default();
     let Parsed { root, problems } = pipe_yaml::parse_with_recovery(source.text());
     report.extend(problems);
     let Some(mut root) = root else { return Err(ConfigError::invalid(Arc::new(source), report.into_problems())) };
     point_at_keys(&mut root, source.text());
+    if !extends::apply(&mut root, &mut source, &folder, read, &mut report) {
+        return Err(ConfigError::invalid(Arc::new(source), report.into_problems()));
+    }
     overrides::apply(&mut root, overrides, &mut source, &mut report);
     let read = document(&root, &source, &folder, registry, &mut report);
     let source = Arc::new(source);
@@ -85,7 +102,7 @@ fn document(
     registry: &'static [Declaration],
     report: &mut Report,
 ) -> Option<(String, Stages)> {
-    let [name, params, stages] = report.fields(root, "a pipeline", ["name", "params", "stages"])?;
+    let [name, params, stages, _] = report.fields(root, "a pipeline", ["name", "params", "stages", extends::FIELD])?;
     let mut params = Params::new(source, params, report);
     params.check(report);
     let name = match name {
@@ -101,19 +118,31 @@ fn document(
         );
         return None;
     };
-    let entries: Vec<_> = report
-        .entries(stages, "a mapping of names to stages")?
-        .iter()
-        .map(|(key, node)| (key, params.interpolate(node, report)))
-        .collect();
-    if entries.is_empty() {
+    let mut entries: Vec<(Key, Node)> = Vec::new();
+    let mut groups = Groups::new();
+    for (key, node) in report.entries(stages, "a mapping of names to stages")? {
+        let Some(matrix) = node.get(MATRIX) else {
+            entries.push((key.clone(), params.interpolate(node, report)));
+            continue;
+        };
+        let matrix = params.interpolate(matrix, report);
+        let stage = matrix::without(node);
+        let group = groups.entry(key.name.as_str()).or_default();
+        for matrix::Member { name, labels, values } in matrix::expand(key, &matrix, report) {
+            let node = params.interpolate_member(&stage, values, report);
+            group.push((name.clone(), labels));
+            entries.push((Key { span: key.span, name }, node));
+        }
+    }
+    if stages.entries().is_some_and(<[_]>::is_empty) {
         report.add_with_help(stages.span, "the pipeline has no stages", "add one: `NAME: { kind: ... }`");
     }
     // Every stage is read before any failure counts: that is how all problems are found.
-    let drafts: Vec<_> = entries.iter().map(|(key, node)| Draft::read((key, node), registry, report)).collect();
-    let known = Known::of(&drafts, report);
+    let drafts: Vec<_> = entries.iter().map(|entry| Draft::read((&entry.0, &entry.1), registry, report)).collect();
+    let known = Known::of(&drafts, groups, report);
     let mut places = Places::default();
-    let stages: Vec<_> = drafts.into_iter().map(|draft| draft.finish(&known, folder, &mut places, report)).collect();
+    let stages: Vec<_> =
+        drafts.into_iter().map(|draft| draft.finish(&known, (source, folder), &mut places, report)).collect();
     if let Some(file) = source.path().file_name() {
         places.check(&folder.join(file), report);
     }

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use indexmap::IndexMap;
-use pipe_stage::{Declaration, Form, Output, Resources, UserFile};
+use pipe_stage::{Declaration, Digest, Form, Output, Resources, UserFile};
 use pipe_yaml::{Node, Problem, Span};
 
 use super::{ConfigError, Source};
@@ -72,6 +72,14 @@ pub struct InputRef {
 }
 
 impl Pipeline {
+    /// The stages that `name` stands for: one, or all that its matrix made.
+    pub fn named(&self, name: &str) -> Vec<&StageName> {
+        match self.stages.get_key_value(name) {
+            Some((name, _)) => vec![name],
+            None => self.stages.keys().filter(|stage| stage.matrix() == Some(name)).collect(),
+        }
+    }
+
     /// The error of one problem that was found after loading, shown at its place in the file.
     pub fn problem_at(&self, span: Span, message: impl Into<String>, help: Option<String>) -> ConfigError {
         self.invalid(vec![Problem { span: Some(span), message: message.into(), help }])
@@ -96,21 +104,49 @@ impl StageSpec {
     }
 }
 
-/// The name of a stage: 1 to 64 of the characters `a-z`, `A-Z`, `0-9`, `_` and `-`. Safe as the name of a file.
+/// The name of a stage: 1 to 64 of the characters `a-z`, `A-Z`, `0-9`, `_` and `-`; for a stage of a matrix, `@` and
+/// its values behind that. Safe as the name of a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(transparent)]
 pub struct StageName(String);
 
 impl StageName {
-    /// The longest name, in characters.
+    /// The longest name that a user gives, in characters.
     pub const MAX_LENGTH: usize = 64;
+
+    /// The longest name of a stage of a matrix, in bytes.
+    pub const MAX_MEMBER_BYTES: usize = 200;
 
     /// A name, if `text` is one.
     pub fn new(text: &str) -> Option<Self> {
-        let fits = (1..=Self::MAX_LENGTH).contains(&text.len())
-            && !text.starts_with('-')
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
-        fits.then(|| Self(text.to_owned()))
+        let (stage, member) = text.split_once('@').map_or((text, None), |(stage, member)| (stage, Some(member)));
+        let fits = (1..=Self::MAX_LENGTH).contains(&stage.len())
+            && !stage.starts_with('-')
+            && stage.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+        let in_member = |c: char| Self::is_label(c) || matches!(c, '=' | ',');
+        let member_fits = member.is_none_or(|member| !member.is_empty() && member.chars().all(in_member));
+        (fits && member_fits && text.len() <= Self::MAX_MEMBER_BYTES).then(|| Self(text.to_owned()))
+    }
+
+    /// The name of the stage that a matrix makes of `stage` for these values by axis.
+    pub(super) fn of_member(stage: &str, labels: &[(String, String)]) -> String {
+        let values: Vec<String> = labels.iter().map(|(axis, label)| format!("{axis}={label}")).collect();
+        let name = format!("{stage}@{}", values.join(","));
+        if name.len() <= Self::MAX_MEMBER_BYTES {
+            name
+        } else {
+            format!("{stage}@{}", Digest::of(name.as_bytes()).short())
+        }
+    }
+
+    /// Whether a value of a matrix may have this character in a name.
+    pub(super) fn is_label(c: char) -> bool {
+        c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '+')
+    }
+
+    /// The stage whose matrix made this one.
+    pub fn matrix(&self) -> Option<&str> {
+        self.0.split_once('@').map(|(stage, _)| stage)
     }
 
     /// Its text.

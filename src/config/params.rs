@@ -16,6 +16,8 @@ pub(super) struct Params<'a> {
     given: HashMap<&'a str, &'a Node>,
     /// In the order of the file, for suggestions.
     names: Vec<&'a str>,
+    /// What `${matrix...}` stands for, in a member of a matrix.
+    member: Option<Node>,
     resolved: HashMap<&'a str, Option<Node>>,
     /// Parameters whose values are being resolved, each for the sake of the one before.
     pending: Vec<&'a str>,
@@ -26,6 +28,9 @@ pub(super) struct Params<'a> {
     /// Whether a bound was exceeded: then nothing is put in any more.
     exhausted: bool,
 }
+
+/// The name under which a member of a matrix finds its values.
+pub(super) const MATRIX: &str = "matrix";
 
 /// A part of a text.
 enum Piece<'text> {
@@ -38,7 +43,10 @@ impl<'a> Params<'a> {
     pub(super) fn new(source: &'a Source, params: Option<&'a Node>, report: &mut Report) -> Self {
         let entries = params.and_then(|node| report.entries(node, "a mapping of params to values")).unwrap_or_default();
         for (key, _) in entries {
-            if !is_name(&key.name) {
+            if key.name == MATRIX {
+                let help = "give it another name";
+                report.add_with_help(key.span, "`matrix` stands for the values of a stage's matrix", help);
+            } else if !is_name(&key.name) {
                 let help = "use letters, digits, `_` and `-`, and start with a letter or `_`";
                 report.add_with_help(key.span, format!("`{}` is no name for a param", key.name), help);
             }
@@ -47,6 +55,7 @@ impl<'a> Params<'a> {
             source,
             given: entries.iter().map(|(key, value)| (key.name.as_str(), value)).collect(),
             names: entries.iter().map(|(key, _)| key.name.as_str()).collect(),
+            member: None,
             resolved: HashMap::new(),
             pending: Vec::new(),
             nodes: 0,
@@ -60,6 +69,14 @@ impl<'a> Params<'a> {
         for name in self.names.clone() {
             self.resolve(name, report);
         }
+    }
+
+    /// The same for a member of a matrix: `${matrix.AXIS}` is its value of that axis.
+    pub(super) fn interpolate_member(&mut self, node: &Node, member: Node, report: &mut Report) -> Node {
+        self.member = Some(member);
+        let node = self.interpolate(node, report);
+        self.member = None;
+        node
     }
 
     /// The same node with every `${...}` in it replaced.
@@ -89,7 +106,7 @@ impl<'a> Params<'a> {
         if let [Piece::Reference(path)] = pieces.as_slice() {
             let Some(value) = self.lookup(path, node.span, report) else { return node.clone() };
             let origin = self.origin(path, &value);
-            report.substituted(node.span, origin);
+            report.substituted(node.span, origin, value.span);
             return Node { span: node.span, ..value };
         }
         let mut written = String::new();
@@ -119,6 +136,14 @@ impl<'a> Params<'a> {
         }
         let mut parts = path.split('.');
         let name = parts.next().unwrap_or_default();
+        if name == MATRIX {
+            let member = self.member.clone();
+            if member.is_none() {
+                let help = "give the stage a `matrix: { AXIS: [VALUE, ...] }`".to_owned();
+                report.give_up_on(span, format!("`${{{path}}}` stands in no stage with a matrix"), Some(help));
+            }
+            return self.within(member?, path, parts, span, report);
+        }
         let Some((&name, _)) = self.given.get_key_value(name) else {
             let message = match is_name(name) {
                 true => format!("undefined param `{name}`"),
@@ -129,7 +154,7 @@ impl<'a> Params<'a> {
             report.give_up_on(span, message, Some(help));
             return None;
         };
-        let mut value = match self.resolve(name, report) {
+        let value = match self.resolve(name, report) {
             Some(value) => value,
             None => {
                 // Said where the parameter is defined; this place only follows from it.
@@ -137,6 +162,18 @@ impl<'a> Params<'a> {
                 return None;
             }
         };
+        self.within(value, path, parts, span, report)
+    }
+
+    /// What `parts` lead to in a value, which `path` names as a whole.
+    fn within<'text>(
+        &mut self,
+        mut value: Node,
+        path: &str,
+        parts: impl Iterator<Item = &'text str>,
+        span: Span,
+        report: &mut Report,
+    ) -> Option<Node> {
         for part in parts {
             let inner = match &value.value {
                 Value::Mapping(entries) => entries.iter().find(|(key, _)| key.name == part).map(|(_, inner)| inner),
@@ -205,7 +242,7 @@ impl<'a> Params<'a> {
 }
 
 /// Letters, digits, `_` and `-`, not first a digit or `-`. No dots: they lead into a value.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     text.starts_with(|first: char| first.is_alphabetic() || first == '_')
         && text.chars().all(|letter| letter.is_alphanumeric() || letter == '_' || letter == '-')
 }

@@ -10,8 +10,10 @@ pub(super) struct Report {
     problems: Vec<Problem>,
     /// Places of values that could not be made out. What a type says about them is no news.
     unknown: HashSet<Span>,
-    /// Places of `${...}` and what stands there now.
-    substitutions: HashMap<Span, String>,
+    /// Places of `${...}`, what stands there now, and where that comes from.
+    substitutions: HashMap<Span, (String, Span)>,
+    /// What else is to be said about a problem at a place.
+    hints: HashMap<Span, String>,
 }
 
 impl Report {
@@ -29,9 +31,11 @@ impl Report {
             if known {
                 continue;
             }
-            if let Some(origin) = problem.span.and_then(|span| self.substitutions.get(&span)) {
+            let origin = problem.span.and_then(|span| self.substitutions.get(&span)).map(|(origin, _)| origin);
+            let hint = problem.span.and_then(|span| self.hints.get(&span));
+            for more in origin.into_iter().chain(hint) {
                 let help = problem.help.take();
-                problem.help = Some(help.map_or_else(|| origin.clone(), |help| format!("{help}; {origin}")));
+                problem.help = Some(help.map_or_else(|| more.clone(), |help| format!("{help}; {more}")));
             }
             self.problems.push(problem);
         }
@@ -48,9 +52,19 @@ impl Report {
         self.unknown.insert(span);
     }
 
-    /// Notes what a `${...}` stands for, for problems with it.
-    pub(super) fn substituted(&mut self, span: Span, origin: String) {
-        self.substitutions.insert(span, origin);
+    /// Notes what a `${...}` stands for, for problems with it, and where that value stands itself.
+    pub(super) fn substituted(&mut self, span: Span, origin: String, from: Span) {
+        self.substitutions.insert(span, (origin, from));
+    }
+
+    /// Where the value at `span` stands itself, if a `${...}` is there.
+    pub(super) fn source_of(&self, span: Span) -> Span {
+        self.substitutions.get(&span).map_or(span, |(_, from)| *from)
+    }
+
+    /// Adds to the help of any problem at `span`.
+    pub(super) fn hint(&mut self, span: Span, text: String) {
+        self.hints.insert(span, text);
     }
 
     /// Whether nothing more is to be said about the value at `span`.

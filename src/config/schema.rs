@@ -11,7 +11,8 @@ use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::{
-    StageName,
+    StageName, extends,
+    params::MATRIX,
     stage::{DURATION_PATTERN, MAX_RETRIES, ResourceFields},
 };
 
@@ -25,7 +26,9 @@ pub fn schema(registry: &[Declaration]) -> Value {
     definitions.insert("interpolation".to_owned(), interpolation());
     let resources = subschema("resources", |generator| generator.subschema_for::<ResourceFields>(), &mut definitions);
     definitions.insert("resources".to_owned(), resources);
-    for (name, mut definition) in [("retries", retries()), ("timeout", timeout()), ("outputs", outputs())] {
+    for (name, mut definition) in
+        [("retries", retries()), ("timeout", timeout()), ("outputs", outputs()), (MATRIX, matrix())]
+    {
         or_interpolation(&mut definition);
         definitions.insert(name.to_owned(), definition);
     }
@@ -35,14 +38,18 @@ pub fn schema(registry: &[Declaration]) -> Value {
         definitions.insert(declaration.kind.to_owned(), stage(declaration));
     }
     let kinds: Vec<_> = registry.iter().map(|declaration| declaration.kind).collect();
-    let name_pattern = format!("^[A-Za-z0-9_][A-Za-z0-9_-]{{0,{}}}$", StageName::MAX_LENGTH - 1);
+    let name_pattern = format!("^[A-Za-z0-9_][A-Za-z0-9_-]{{0,{}}}(@.+)?$", StageName::MAX_LENGTH - 1);
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A pipeline of `pipe`",
         "type": "object",
-        "required": ["stages"],
+        "anyOf": [{ "required": ["stages"] }, { "required": [extends::FIELD] }],
+        // What is extended may say the rest.
+        "if": { "not": { "required": [extends::FIELD] } },
+        "then": { "properties": { "stages": { "additionalProperties": { "type": "object", "required": ["kind"] } } } },
         "additionalProperties": false,
         "properties": {
+            "extends": extended(),
             "name": {
                 "description": "The name of the pipeline, 1 to 128 characters. Default: the file's name without its extension.",
                 "type": "string",
@@ -58,8 +65,7 @@ pub fn schema(registry: &[Declaration]) -> Value {
                 "minProperties": 1,
                 "propertyNames": { "pattern": name_pattern },
                 "additionalProperties": {
-                    "type": "object",
-                    "required": ["kind"],
+                    "type": ["object", "null"],
                     "properties": { "kind": { "enum": kinds } },
                     "allOf": registry.iter().map(if_kind).collect::<Vec<_>>(),
                 },
@@ -275,6 +281,30 @@ fn outputs() -> Value {
     })
 }
 
+fn matrix() -> Value {
+    let combinations = |what: &str| json!({ "description": what, "type": "array", "items": { "type": "object" } });
+    json!({
+        "description": "A stage for each combination of the values listed for each axis: `{ r: [8, 16] }` makes `STAGE@r=8` and `STAGE@r=16`, in which `${matrix.r}` is the value.",
+        "type": "object",
+        "minProperties": 1,
+        "properties": {
+            "exclude": combinations("Combinations to leave out, by the values of some axes."),
+            "include": combinations("Combinations to add, with a value for every axis."),
+        },
+        "additionalProperties": { "anyOf": [{ "type": "array", "minItems": 1 }, pointer("interpolation")] },
+    })
+}
+
+fn extended() -> Value {
+    json!({
+        "description": "The pipeline file that this one differs from, or several, each on top of the one before; relative to this file. Mappings are merged, other values replaced, and `~` takes a key away.",
+        "anyOf": [
+            { "type": "string", "minLength": 1 },
+            { "type": "array", "minItems": 1, "items": { "type": "string", "minLength": 1 } },
+        ],
+    })
+}
+
 /// Only the schema of the stage's own kind speaks: of `oneOf`, a validator would recite what every kind misses.
 fn if_kind(declaration: &Declaration) -> Value {
     let of_kind = json!({ "required": ["kind"], "properties": { "kind": { "const": declaration.kind } } });
@@ -287,7 +317,7 @@ fn stage(declaration: &Declaration) -> Value {
     properties.insert("kind".to_owned(), json!({ "const": declaration.kind, "description": declaration.summary }));
     properties.insert("with".to_owned(), pointer(&format!("{}.with", declaration.kind)));
     properties.insert("inputs".to_owned(), inputs(declaration));
-    for field in ["resources", "retries", "timeout", "outputs"] {
+    for field in ["resources", "retries", "timeout", "outputs", MATRIX] {
         properties.insert(field.to_owned(), pointer(field));
     }
     let made = match declaration.open_outputs {

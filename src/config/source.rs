@@ -1,27 +1,41 @@
 //! The texts that a pipeline is read from, as one range of byte offsets.
 //!
-//! The pipeline file comes first; every `--set` of the command line is laid out behind it. So a plain span says
-//! both which text and where in it, and a value keeps its origin wherever it moves.
+//! The pipeline file comes first; the files that it extends and every `--set` of the command line are laid out behind
+//! it. So a plain span says both which text and where in it, and a value keeps its origin wherever it moves.
 
 use std::path::{Path, PathBuf};
 
 use pipe_stage::Digest;
 use pipe_yaml::Span;
 
-/// A pipeline file and the overrides that were given with it.
+/// A pipeline file, the files that it extends, and the overrides that were given with it.
 #[derive(Debug, Clone)]
 pub struct Source {
     path: PathBuf,
     text: String,
-    overrides: Vec<Override>,
+    behind: Vec<Behind>,
+}
+
+/// A text behind that of the pipeline file.
+#[derive(Debug, Clone)]
+struct Behind {
+    /// Offset of the first byte, counted over all texts.
+    base: usize,
+    origin: Origin,
+    text: String,
 }
 
 #[derive(Debug, Clone)]
-struct Override {
-    /// Offset of the first byte, counted over all texts.
-    base: usize,
+enum Origin {
+    /// A file that is extended.
+    File {
+        /// As it is shown.
+        path: PathBuf,
+        /// Absolute.
+        folder: PathBuf,
+    },
     /// What stands behind `--set`.
-    text: String,
+    Set,
 }
 
 /// A place for people.
@@ -42,7 +56,7 @@ pub struct Location<'source> {
 impl Source {
     /// A file's text without overrides.
     pub fn new(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
-        Self { path: path.into(), text: text.into(), overrides: Vec::new() }
+        Self { path: path.into(), text: text.into(), behind: Vec::new() }
     }
 
     /// The file, as the user named it.
@@ -57,13 +71,31 @@ impl Source {
 
     /// What stands behind each `--set`, in order.
     pub fn overrides(&self) -> impl Iterator<Item = &str> {
-        self.overrides.iter().map(|given| given.text.as_str())
+        let sets = self.behind.iter().filter(|text| matches!(text.origin, Origin::Set));
+        sets.map(|given| given.text.as_str())
+    }
+
+    /// The files that are extended, as they are shown.
+    pub fn bases(&self) -> impl Iterator<Item = &Path> {
+        self.behind.iter().filter_map(|text| match &text.origin {
+            Origin::File { path, .. } => Some(path.as_path()),
+            Origin::Set => None,
+        })
+    }
+
+    /// The folder of the file in which a place is, if that is a file that is extended.
+    pub(super) fn base_folder(&self, span: Span) -> Option<&Path> {
+        match &self.behind_at(span)?.origin {
+            Origin::File { folder, .. } => Some(folder),
+            Origin::Set => None,
+        }
     }
 
     /// A digest of all that was written: as long as it stays, the same `pipe` reads the same pipeline.
     pub fn digest(&self) -> Digest {
         let mut hasher = blake3::Hasher::new();
-        for text in [env!("CARGO_PKG_VERSION"), &self.text].into_iter().chain(self.overrides()) {
+        let behind = self.behind.iter().map(|text| text.text.as_str());
+        for text in [env!("CARGO_PKG_VERSION"), &self.text].into_iter().chain(behind) {
             hasher.update(&(text.len() as u64).to_le_bytes());
             hasher.update(text.as_bytes());
         }
@@ -72,16 +104,32 @@ impl Source {
 
     /// Lays out one more `--set`, and says where it starts.
     pub(super) fn push_override(&mut self, text: String) -> usize {
+        self.push(Origin::Set, text)
+    }
+
+    /// Lays out a file that is extended, and says where it starts.
+    pub(super) fn push_file(&mut self, path: PathBuf, folder: PathBuf, text: String) -> usize {
+        self.push(Origin::File { path, folder }, text)
+    }
+
+    fn push(&mut self, origin: Origin, text: String) -> usize {
         // One byte between the texts: a span at the very end of one is not at the start of the next.
         let base = self.end() + 1;
-        self.overrides.push(Override { base, text });
+        self.behind.push(Behind { base, origin, text });
         base
+    }
+
+    fn behind_at(&self, span: Span) -> Option<&Behind> {
+        self.behind.iter().rev().find(|text| text.base <= span.start)
     }
 
     /// Where a span of this source is.
     pub fn locate(&self, span: Span) -> Location<'_> {
-        let (origin, text, base) = match self.overrides.iter().rev().find(|given| given.base <= span.start) {
-            Some(given) => ("--set".to_owned(), given.text.as_str(), given.base),
+        let (origin, text, base) = match self.behind_at(span) {
+            Some(Behind { base, origin: Origin::Set, text }) => ("--set".to_owned(), text.as_str(), *base),
+            Some(Behind { base, origin: Origin::File { path, .. }, text }) => {
+                (path.display().to_string(), text.as_str(), *base)
+            }
             None => (self.path.display().to_string(), self.text.as_str(), 0),
         };
         let start = floor_char_boundary(text, span.start - base);
@@ -99,7 +147,7 @@ impl Source {
     }
 
     fn end(&self) -> usize {
-        self.overrides.last().map_or(self.text.len(), |given| given.base + given.text.len())
+        self.behind.last().map_or(self.text.len(), |text| text.base + text.text.len())
     }
 }
 

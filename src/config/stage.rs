@@ -4,7 +4,11 @@ mod checkout;
 mod inputs;
 mod limits;
 
-use std::{borrow::Cow, collections::BTreeSet, path::Path};
+use std::{
+    borrow::Cow,
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use pipe_stage::{Declaration, Output, ParsedConfig, Problems, Resources};
 use pipe_yaml::{Key, Node, Problem, Span, Value, unknown_name_help};
@@ -12,13 +16,13 @@ use pipe_yaml::{Key, Node, Problem, Span, Value, unknown_name_help};
 use self::inputs::Taker;
 pub(super) use self::{
     checkout::Places,
-    inputs::Known,
+    inputs::{Groups, Known},
     limits::{DURATION_PATTERN, MAX_RETRIES, ResourceFields},
 };
-use super::{StageName, StageSpec, report::Report};
+use super::{Source, StageName, StageSpec, params::MATRIX, report::Report};
 
 /// The fields of a stage.
-pub(super) const FIELDS: [&str; 7] = ["kind", "with", "inputs", "resources", "retries", "timeout", "outputs"];
+pub(super) const FIELDS: [&str; 8] = ["kind", "with", "inputs", "resources", "retries", "timeout", "outputs", MATRIX];
 
 /// A stage as far as it can be read without the others.
 pub(super) struct Draft<'a> {
@@ -45,7 +49,7 @@ impl<'a> Draft<'a> {
     ) -> Self {
         let before = report.count();
         let fields = report.fields(node, "a stage", FIELDS);
-        let [kind, with, inputs, resources, retries, timeout, checkout] = fields.unwrap_or_default();
+        let [kind, with, inputs, resources, retries, timeout, checkout, _] = fields.unwrap_or_default();
         let declaration = match fields {
             Some(_) => read_kind(kind, key.span, registry, report),
             None => None,
@@ -68,12 +72,12 @@ impl<'a> Draft<'a> {
         (!outputs.is_empty() && !has_unknown(&self.with, report)).then(|| outputs.clone())
     }
 
-    /// Reads what is left of a stage of a pipeline in `folder`, now that the others are known. Gives nothing if there
+    /// Reads what is left of a stage of the pipeline `source` in `folder`, now that the others are known. Gives nothing if there
     /// are problems, which are all reported.
     pub(super) fn finish(
         self,
         known: &Known<'_>,
-        folder: &Path,
+        (source, folder): (&Source, &Path),
         places: &mut Places<'a>,
         report: &mut Report,
     ) -> Option<StageSpec> {
@@ -92,7 +96,10 @@ impl<'a> Draft<'a> {
             check_config(config, &self.with, &inputs.names, report);
         }
         let outputs = known.stages.get(key.name.as_str()).and_then(Option::as_deref);
-        let checkout = self.checkout.map(|node| checkout::read(key, node, outputs, report)).unwrap_or_default();
+        let mut checkout = self.checkout.map(|node| checkout::read(key, node, outputs, report)).unwrap_or_default();
+        for (path, span) in checkout.values_mut() {
+            from_base(path, *span, source, report);
+        }
         if !self.sound || report.count() != before {
             return None;
         }
@@ -114,14 +121,26 @@ impl<'a> Draft<'a> {
             with: self.with.into_owned(),
         };
         spec.user_files.extend(inputs.files);
+        let spans: Vec<Span> = spec.user_files.iter().map(|file| spec.file_span(&file.field)).collect();
+        for (file, span) in spec.user_files.iter_mut().zip(spans) {
+            from_base(&mut file.path, span, source, report);
+        }
         places.add(&key.name, folder, &spec, &checkout);
         Some(spec)
     }
 }
 
 impl<'a> Known<'a> {
-    pub(super) fn of(drafts: &[Draft<'a>], report: &Report) -> Self {
-        Self { stages: drafts.iter().map(|draft| (draft.key.name.as_str(), draft.outputs(report))).collect() }
+    pub(super) fn of(drafts: &[Draft<'a>], groups: Groups<'a>, report: &Report) -> Self {
+        let stages = drafts.iter().map(|draft| (draft.key.name.as_str(), draft.outputs(report))).collect();
+        Self { stages, groups }
+    }
+}
+
+/// A relative path that stands in a file which is extended starts from the folder of that file.
+fn from_base(path: &mut PathBuf, span: Span, source: &Source, report: &Report) {
+    if let Some(folder) = source.base_folder(report.source_of(span)) {
+        *path = folder.join(&path);
     }
 }
 

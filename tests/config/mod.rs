@@ -1,7 +1,9 @@
 //! Pipeline files: what is refused, where and with which words; and what comes of the valid ones.
 
+mod extends;
 mod invalid;
 mod loading;
+mod matrix;
 mod params;
 mod rendering;
 mod schema;

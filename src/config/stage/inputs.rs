@@ -11,6 +11,9 @@ use super::super::{InputRef, StageName, report::Report};
 /// What begins the name of a file of the user's.
 const FILE: &str = "file://";
 
+/// So many stages of a matrix are listed in a help.
+const MEMBERS_SHOWN: usize = 6;
+
 /// The longest name of an input, in bytes.
 const MAX_NAME_BYTES: usize = 255;
 
@@ -18,7 +21,12 @@ const MAX_NAME_BYTES: usize = 255;
 /// out, which is reported elsewhere.
 pub(in super::super) struct Known<'a> {
     pub(super) stages: IndexMap<&'a str, Option<Vec<Output>>>,
+    /// The stages that a matrix made, by the stage that has it; none if the matrix is wrong.
+    pub(super) groups: Groups<'a>,
 }
+
+/// Names of stages and their values by axis, by the name of the stage with the matrix.
+pub(in super::super) type Groups<'a> = IndexMap<&'a str, Vec<(String, Vec<(String, String)>)>>;
 
 /// The inputs of one stage.
 #[derive(Default)]
@@ -111,7 +119,18 @@ impl Taker<'_> {
             }
             None => {
                 let taken = self.read_reference(node, true, report);
-                inputs.taken.insert(name.to_owned(), taken.into_iter().collect());
+                let [_, _, ..] = taken[..] else {
+                    inputs.taken.insert(name.to_owned(), taken);
+                    return;
+                };
+                // A folder, in which each stands under its values.
+                for reference in taken {
+                    let stage = reference.stage.as_str();
+                    let member = stage.split_once('@').map_or(stage, |(_, values)| values);
+                    let name = format!("{name}/{member}");
+                    inputs.names.insert(name.clone());
+                    inputs.taken.insert(name, vec![reference]);
+                }
             }
         }
     }
@@ -138,39 +157,92 @@ impl Taker<'_> {
         if items.is_empty() {
             report.add_with_help(node.span, format!("the input `{name}` has an empty list"), "name a stage");
         }
-        items.iter().filter_map(|item| self.read_reference(item, false, report)).collect()
+        let taken: Vec<InputRef> = items.iter().flat_map(|item| self.read_reference(item, false, report)).collect();
+        if let (Some(Port { list: false, .. }), [_, _, ..]) = (port, &taken[..]) {
+            let message = format!("the input `{name}` takes one stage, and this stands for {}", taken.len());
+            let first = taken[0].stage.as_str().split_once('@').map_or("", |(_, values)| values);
+            let stage = taken[0].stage.matrix().unwrap_or_default();
+            report.add_with_help(node.span, message, format!("choose by values: `\"{stage}[{first}]\"`"));
+        }
+        taken
     }
 
-    /// `STAGE` or `STAGE.OUTPUT`. Where inputs are open, the form of the output matters.
-    fn read_reference(&self, node: &Node, open: bool, report: &mut Report) -> Option<InputRef> {
+    /// `STAGE` or `STAGE.OUTPUT`; for the stages of a matrix, all of them, or those with some values: `STAGE[r=8]`.
+    /// Where inputs are open, the form of the output matters.
+    fn read_reference(&self, node: &Node, open: bool, report: &mut Report) -> Vec<InputRef> {
         let Some(text) = node.as_text() else {
             let help = "write STAGE, or STAGE.OUTPUT where a stage makes several";
             report.add_with_help(node.span, format!("expected a stage, found {}", node.describe()), help);
-            return None;
+            return Vec::new();
         };
         if text.starts_with(FILE) {
             let help =
                 format!("name a stage that brings it in: `{{ kind: download, with: {{ source: \"{text}\" }} }}`");
             report.add_with_help(node.span, format!("expected a stage, found the file `{text}`"), help);
-            return None;
+            return Vec::new();
         }
-        let (stage, output) = text.split_once('.').map_or((text, None), |(stage, output)| (stage, Some(output)));
-        if stage == self.key.name {
-            report.add(node.span, format!("the stage `{stage}` takes its own output"), None);
-            return None;
+        let Some((stages, output)) = self.stages_named(text, node.span, report) else { return Vec::new() };
+        let mut taken = Vec::with_capacity(stages.len());
+        for stage in stages {
+            if stage == self.key.name {
+                report.add(node.span, format!("the stage `{stage}` takes its own output"), None);
+                return Vec::new();
+            }
+            // What is wrong with one stage of a matrix is wrong with all.
+            let Some(reference) = self.read_output(stage, output, open, node.span, report) else { return Vec::new() };
+            taken.push(reference);
         }
-        let Some(outputs) = self.known.stages.get(stage) else {
-            let others = self.known.stages.keys().copied().filter(|name| *name != self.key.name);
-            report.add(node.span, format!("unknown stage `{stage}`"), unknown_name_help(stage, others));
-            return None;
-        };
-        let outputs = outputs.as_deref()?;
+        taken
+    }
+
+    /// The stages that a reference names, and the output.
+    fn stages_named<'text>(
+        &self,
+        text: &'text str,
+        span: Span,
+        report: &mut Report,
+    ) -> Option<(Vec<&str>, Option<&'text str>)> {
+        // Values of a matrix may have dots too, so the longest name that is one wins.
+        let dots = text.rmatch_indices('.').map(|(at, _)| at);
+        for end in std::iter::once(text.len()).chain(dots) {
+            let output = text.get(end + 1..);
+            if let Some((stage, _)) = self.known.stages.get_key_value(&text[..end]) {
+                return Some((vec![stage], output));
+            }
+            if let Some(members) = self.known.groups.get(&text[..end]) {
+                return Some((members.iter().map(|(name, _)| name.as_str()).collect(), output));
+            }
+        }
+        if let Some((stage, rest)) = text.split_once('[')
+            && let Some(members) = self.known.groups.get(stage)
+            && let Some((values, output)) = rest.split_once(']')
+            && (output.is_empty() || output.starts_with('.'))
+        {
+            let members = choose(stage, values, members, span, report)?;
+            return Some((members, output.strip_prefix('.')));
+        }
+        let stage = text.split(['.', '[']).next().unwrap_or(text);
+        let others = self.known.stages.keys().copied().filter(|name| *name != self.key.name);
+        let help = unknown_name_help(stage, others.chain(self.known.groups.keys().copied()));
+        report.add(span, format!("unknown stage `{stage}`"), help);
+        None
+    }
+
+    fn read_output(
+        &self,
+        stage: &str,
+        output: Option<&str>,
+        open: bool,
+        span: Span,
+        report: &mut Report,
+    ) -> Option<InputRef> {
+        let outputs = self.known.stages.get(stage)?.as_deref()?;
         let found = output.map_or(outputs.first(), |output| outputs.iter().find(|known| known.name == output));
         let taken = match (found, output, outputs) {
             (Some(_), None, [_, _, ..]) => {
                 let written: Vec<_> = outputs.iter().map(|output| format!("`{stage}.{}`", output.name)).collect();
                 let help = format!("write {}", written.join(" or "));
-                report.add_with_help(node.span, format!("the stage `{stage}` makes several outputs"), help);
+                report.add_with_help(span, format!("the stage `{stage}` makes several outputs"), help);
                 return None;
             }
             (Some(taken), ..) => taken,
@@ -180,13 +252,62 @@ impl Taker<'_> {
                     [_] => Some(format!("it makes one output: write `{stage}`")),
                     outputs => unknown_name_help(output, outputs.iter().map(|output| output.name.as_str())),
                 };
-                report.add(node.span, format!("the stage `{stage}` has no output `{output}`"), help);
+                report.add(span, format!("the stage `{stage}` has no output `{output}`"), help);
                 return None;
             }
         };
         let form = if open { taken.form } else { Form::Folder };
-        Some(InputRef { stage: StageName::new(stage)?, output: taken.name.clone(), form, span: node.span })
+        Some(InputRef { stage: StageName::new(stage)?, output: taken.name.clone(), form, span })
     }
+}
+
+/// Those of a matrix's stages that have these values: `AXIS=VALUE,...`.
+fn choose<'known>(
+    stage: &str,
+    values: &str,
+    members: &'known [(String, Vec<(String, String)>)],
+    span: Span,
+    report: &mut Report,
+) -> Option<Vec<&'known str>> {
+    let mut chosen: Vec<&(String, Vec<(String, String)>)> = members.iter().collect();
+    for pair in values.split(',') {
+        let (axis, value) =
+            pair.split_once('=').map_or((pair.trim(), None), |(axis, value)| (axis.trim(), Some(value.trim())));
+        let axes = members.first().into_iter().flat_map(|(_, labels)| labels).map(|(axis, _)| axis.as_str());
+        if !axes.clone().any(|known| known == axis) {
+            // A matrix that is wrong itself is reported where it stands.
+            if !members.is_empty() {
+                report.add(
+                    span,
+                    format!("the matrix of `{stage}` has no axis `{axis}`"),
+                    unknown_name_help(axis, axes),
+                );
+            }
+            return None;
+        }
+        let Some(value) = value else {
+            report.add_with_help(
+                span,
+                format!("`{pair}` gives no value"),
+                format!("write `\"{stage}[{axis}=VALUE]\"`"),
+            );
+            return None;
+        };
+        chosen.retain(|(_, labels)| labels.iter().any(|(known, label)| known == axis && label == value));
+    }
+    if chosen.is_empty() {
+        let known: Vec<&str> =
+            members.iter().map(|(name, _)| name.split_once('@').map_or("", |(_, values)| values)).collect();
+        let shown = known.iter().take(MEMBERS_SHOWN).map(|values| format!("[{values}]")).collect::<Vec<_>>().join(", ");
+        let more = if known.len() > MEMBERS_SHOWN { ", ..." } else { "" };
+        report.add_with_help(
+            span,
+            format!("no stage of the matrix of `{stage}` has {values}"),
+            format!("there are {shown}{more}"),
+        );
+        return None;
+    }
+    Some(chosen.into_iter().map(|(name, _)| name.as_str()).collect())
 }
 
 /// Open names are places in a folder: each must be one, and none may lie in another.

@@ -21,7 +21,9 @@ fn every_valid_file_and_every_pipeline_of_the_project_loads() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths = files("valid");
     assert!(paths.len() >= 4);
-    paths.extend([root.join("pipelines/qwen3-sft.yaml"), root.join("examples/quickstart/pipeline.yaml")]);
+    let ours = ["pipelines/qwen3-sft.yaml", "examples/quickstart/pipeline.yaml"];
+    let variants = ["examples/quickstart/ablation.yaml", "examples/quickstart/ranks.yaml"];
+    paths.extend(ours.into_iter().chain(variants).map(|path| root.join(path)));
     for path in paths {
         let pipeline = load(&path).unwrap_or_else(|error| panic!("{}:\n{}", path.display(), lines(&error).join("\n")));
         Graph::new(&pipeline).unwrap();

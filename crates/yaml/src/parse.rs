@@ -18,6 +18,9 @@ pub const MAX_DEPTH: usize = 64;
 /// The most values that a document may have after its aliases are expanded.
 pub const MAX_NODES: usize = 1_000_000;
 
+/// The most bytes of text that anchors and aliases may repeat.
+const MAX_REPEATED_BYTES: usize = 2 * MAX_BYTES;
+
 /// A mapping with no more keys than this is searched key by key, a larger one by hash.
 const FEW_KEYS: usize = 16;
 
@@ -70,6 +73,8 @@ struct Builder<'text> {
     open: Vec<Open>,
     anchors: HashMap<usize, Anchored>,
     nodes: usize,
+    /// Bytes of text that anchors and aliases repeated.
+    repeated_bytes: usize,
     expanded: bool,
     problems: Vec<Problem>,
 }
@@ -78,6 +83,8 @@ struct Builder<'text> {
 struct Anchored {
     node: Node,
     nodes: usize,
+    /// Of its texts and keys.
+    bytes: usize,
     depth: usize,
 }
 
@@ -119,6 +126,7 @@ impl<'text> Builder<'text> {
             open: Vec::new(),
             anchors: HashMap::new(),
             nodes: 0,
+            repeated_bytes: 0,
             expanded: false,
             problems: Vec::new(),
         }
@@ -141,7 +149,7 @@ impl<'text> Builder<'text> {
                     let span = Span { start: span.start, end: span.start + self.slice(span).trim_end().len() };
                     let node = Node { span, value: Value::Scalar { text: text.into_owned(), quoted } };
                     self.count(1, span)?;
-                    self.remember(anchor, &node, 1, 0);
+                    self.remember(anchor, &node, 1, 0)?;
                     self.place(node, 0)?
                 }
                 Event::SequenceStart(anchor, tag) => {
@@ -194,7 +202,7 @@ impl<'text> Builder<'text> {
             if closed { open.span.start } else { first.map_or(open.span.start, |first| first.min(open.span.start)) };
         let end = if closed { end.start + 1 } else { last.unwrap_or(open.span.end) };
         let node = Node { span: Span { start, end: end.max(start) }, value };
-        self.remember(open.anchor, &node, self.nodes - open.nodes_before, open.depth + 1);
+        self.remember(open.anchor, &node, self.nodes - open.nodes_before, open.depth + 1)?;
         self.place(node, open.depth + 1)
     }
 
@@ -238,21 +246,34 @@ impl<'text> Builder<'text> {
                 "a value cannot hold itself",
             ));
         };
-        let (nodes, depth) = (anchored.nodes, anchored.depth);
+        let (nodes, bytes, depth) = (anchored.nodes, anchored.bytes, anchored.depth);
         self.expanded = true;
         // Before the copy is made: that is what a bomb is about.
         self.count(nodes, span)?;
+        self.repeat(bytes, span)?;
         self.check_depth(self.open.len() + depth, span)?;
         let Some(anchored) = self.anchors.get(&anchor) else { return Ok(None) };
         let node = Node { span, value: anchored.node.value.clone() };
         self.place(node, depth)
     }
 
-    fn remember(&mut self, anchor: usize, node: &Node, nodes: usize, depth: usize) {
+    fn remember(&mut self, anchor: usize, node: &Node, nodes: usize, depth: usize) -> Result<(), Problem> {
         // Zero stands for no anchor.
         if anchor != 0 {
-            self.anchors.insert(anchor, Anchored { node: node.clone(), nodes, depth });
+            let bytes = text_bytes(node);
+            self.repeat(bytes, node.span)?;
+            self.anchors.insert(anchor, Anchored { node: node.clone(), nodes, bytes, depth });
         }
+        Ok(())
+    }
+
+    fn repeat(&mut self, bytes: usize, span: Span) -> Result<(), Problem> {
+        self.repeated_bytes = self.repeated_bytes.saturating_add(bytes);
+        if self.repeated_bytes <= MAX_REPEATED_BYTES {
+            return Ok(());
+        }
+        let message = format!("the aliases (`*name`) repeat more than {MAX_REPEATED_BYTES} bytes of text");
+        Err(problem(span, message, "repeat less, or shorter texts"))
     }
 
     fn count(&mut self, nodes: usize, span: Span) -> Result<(), Problem> {
@@ -306,6 +327,15 @@ impl<'text> Builder<'text> {
 
     fn slice(&self, span: Span) -> &'text str {
         self.text.get(span.start - self.base..span.end - self.base).unwrap_or_default()
+    }
+}
+
+/// The bytes of all texts and keys of a value.
+fn text_bytes(node: &Node) -> usize {
+    match &node.value {
+        Value::Scalar { text, .. } => text.len(),
+        Value::Sequence(items) => items.iter().map(text_bytes).sum(),
+        Value::Mapping(entries) => entries.iter().map(|(key, value)| key.name.len() + text_bytes(value)).sum(),
     }
 }
 

@@ -92,6 +92,13 @@ fn bombs_go_off_in_no_way() {
     assert!(problems(&wide)[0].0.contains("blow this document up to more than 1000000 values"));
     let deep: String = (1..100).map(|n| format!("l{n}: &l{n} [*l{}]\n", n - 1)).collect();
     assert!(problems(&format!("l0: &l0 x\n{deep}"))[0].0.contains("more than 64"));
+    let repeated = |times: usize| format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), "*a,".repeat(times));
+    // The value itself is the first.
+    assert!(parse(&repeated(15)).is_ok());
+    let nested = format!("{}{}{}", "[&a ".repeat(20), "x".repeat(1 << 20), "]".repeat(20));
+    for heavy in [repeated(16), nested] {
+        assert_eq!(problems(&heavy)[0].0, "the aliases (`*name`) repeat more than 16777216 bytes of text");
+    }
     let long = format!("[{}]", "1,".repeat(1_200_000));
     assert_eq!(problems(&long)[0].0, "the document has more than 1000000 values");
 }

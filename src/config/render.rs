@@ -1,6 +1,6 @@
 //! Problems as people see them: the place, the line, a caret, what would be right.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use miette::{
     Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents, SourceCode,
@@ -21,12 +21,33 @@ pub fn render(error: &ConfigError, color: bool, width: usize) -> String {
         let shown = Shown { problem, excerpt: problem.span.map(|span| Excerpt::new(given, span)) };
         // Writing to a string does not fail; if the handler itself gives up, the words are still worth something.
         if handler.render_report(&mut text, &shown).is_err() {
-            text.push_str(&problem.message);
+            text.push_str(&shown.to_string());
         }
         text.push('\n');
     }
-    text.push_str(&format!("{}: {}\n", given.path().display(), count(problems.len())));
+    let file = given.path().display().to_string();
+    text.push_str(&format!("{}: {}\n", visible(&file), count(problems.len())));
     text
+}
+
+/// A text whose control characters, which could steer a terminal, are written as escapes.
+fn visible(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let escape = |c: char| if c.is_control() { c.escape_default().collect() } else { String::from(c) };
+    Cow::Owned(text.chars().map(escape).collect())
+}
+
+/// The same for a line in which places are counted in bytes: what replaces a character is as long as it.
+fn visible_in_place(line: &str) -> String {
+    let replace = |c: char| match c {
+        '\t' => '\t',
+        c if c.is_control() && c.is_ascii() => '?',
+        c if c.is_control() => '·',
+        c => c,
+    };
+    line.chars().map(replace).collect()
 }
 
 /// One problem in the form that miette draws.
@@ -40,6 +61,8 @@ struct Excerpt<'a> {
     location: Location<'a>,
     span: Span,
     line: Span,
+    /// The text of `line`.
+    shown: String,
 }
 
 impl<'a> Excerpt<'a> {
@@ -50,7 +73,8 @@ impl<'a> Excerpt<'a> {
         let end =
             text[location.span.start..].find(['\n', '\r']).map_or(text.len(), |length| location.span.start + length);
         let marked = Span { start: location.span.start, end: location.span.end.clamp(location.span.start, end) };
-        Self { location, span: marked, line: Span { start, end } }
+        let shown = visible_in_place(&text[start..end]);
+        Self { location, span: marked, line: Span { start, end }, shown }
     }
 }
 
@@ -62,7 +86,7 @@ impl fmt::Debug for Shown<'_> {
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.problem.message)
+        formatter.write_str(&visible(&self.problem.message))
     }
 }
 
@@ -70,7 +94,7 @@ impl std::error::Error for Shown<'_> {}
 
 impl Diagnostic for Shown<'_> {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.problem.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+        self.problem.help.as_ref().map(|help| Box::new(visible(help)) as Box<dyn fmt::Display>)
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
@@ -92,12 +116,11 @@ impl SourceCode for Excerpt<'_> {
         context_lines_before: usize,
         _: usize,
     ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
-        let text = self.location.text.as_bytes();
-        let line = text.get(self.line.start..self.line.end).ok_or(MietteError::OutOfBounds)?;
+        let line = self.shown.as_bytes();
         // Lines of context are asked for with the excerpt, none with the place in the header.
         let column = if context_lines_before == 0 { self.location.column - 1 } else { 0 };
         Ok(Box::new(MietteSpanContents::new_named(
-            self.location.origin.clone(),
+            visible(&self.location.origin).into_owned(),
             line,
             (self.line.start, line.len()).into(),
             self.location.line - 1,

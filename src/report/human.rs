@@ -99,7 +99,7 @@ impl Human {
 
     fn started(&mut self, stage: &str, kind: &str, reasons: &[String]) {
         self.flush();
-        let reasons = self.paint(&reasons.join("; "), Style::new().dimmed());
+        let reasons = self.paint(&format::printable(&reasons.join("; ")), Style::new().dimmed());
         self.stage_line(">", Style::new().cyan(), stage, &format!("{kind}: {reasons}"));
         let running = Running { kind: kind.to_owned(), meter: None, metrics: IndexMap::new(), shown: Instant::now() };
         self.running.insert(stage.to_owned(), running);
@@ -110,18 +110,18 @@ impl Human {
     }
 
     fn progress(&mut self, stage: &str, unit: &str, done: u64, total: Option<u64>) {
-        let now = Instant::now();
+        let (unit, now) = (format::printable(unit), Instant::now());
         let Some(running) = self.running.get_mut(stage) else { return };
         match &mut running.meter {
-            Some(meter) => meter.advance(unit, done, total, now),
-            none => *none = Some(Meter::new(unit, done, total, now)),
+            Some(meter) => meter.advance(&unit, done, total, now),
+            none => *none = Some(Meter::new(&unit, done, total, now)),
         }
         self.refresh(stage, now);
     }
 
     fn metric(&mut self, stage: &str, values: &IndexMap<String, f64>) {
         let Some(running) = self.running.get_mut(stage) else { return };
-        running.metrics.extend(values.clone());
+        running.metrics.extend(values.iter().map(|(name, value)| (format::printable(name), *value)));
         self.refresh(stage, Instant::now());
     }
 
@@ -173,15 +173,15 @@ impl Human {
             }
         }
         let error = self.paint("error:", Style::new().red().bold());
-        let mut chain = failure.chain.iter();
-        let first = chain.next().map_or("no reason given", String::as_str);
+        let mut chain = failure.chain.iter().map(|message| format::printable_lines(message));
+        let first = chain.next().unwrap_or_else(|| "no reason given".to_owned());
         self.print(&format!("{error} stage `{stage}` ({kind}): {first}"));
         for cause in chain {
             self.print(&format!("  caused by: {cause}"));
         }
         if let Some(hint) = &failure.hint {
             let help = self.paint("help:", Style::new().cyan());
-            self.print(&format!("  {help} {hint}"));
+            self.print(&format!("  {help} {}", format::printable_lines(hint)));
         }
     }
 
@@ -407,6 +407,37 @@ mod tests {
             Event::StageLog { stage: "kept".to_owned(), level: Level::Warn, message: "\u{1b}[2Jgone\u{7}".to_owned() },
         ]);
         assert_eq!(text, "- kept    warning: gone\n");
+        let failure = StageFailure {
+            class: FailureClass::Stage,
+            chain: vec!["two\nlines\u{1b}[1A".to_owned(), "\u{9b}2Jcause".to_owned()],
+            hint: Some("\u{1b}]0;title\u{7}try again".to_owned()),
+            log: None,
+            tail: Vec::new(),
+        };
+        let text = told(&[
+            run_started(),
+            started("kept"),
+            Event::StageMetric {
+                stage: "kept".to_owned(),
+                step: 1,
+                values: [("\u{1b}[31mloss".to_owned(), 1.0)].into(),
+            },
+            Event::StageProgress { stage: "kept".to_owned(), unit: "ro\u{8}ws".to_owned(), done: 1, total: None },
+            Event::StageFinished { stage: "kept".to_owned(), seconds: 1.0, outputs: Default::default() },
+            Event::StageFailed { stage: "kept".to_owned(), kind: "filter".to_owned(), failure, seconds: 1.0 },
+        ]);
+        let shown = text.lines().skip(2).collect::<Vec<_>>();
+        assert_eq!(
+            shown,
+            [
+                "✓ kept    done in 1.00 s · 1 rows · loss 1",
+                "✗ kept    failed after 1.00 s",
+                "error: stage `kept` (filter): two",
+                "    lines",
+                "  caused by: 2Jcause",
+                "  help: try again",
+            ]
+        );
     }
 
     #[test]

@@ -33,6 +33,16 @@ fn colour_is_only_for_those_who_take_it() {
 }
 
 #[test]
+fn a_file_cannot_steer_the_terminal() {
+    let text = "stages:\n  \"\\e[2J\\nx\": { kind: \"\\u009b1A\", # \u{1b}]0;title\u{7}\u{85}\n with: }\n";
+    let shown = render(&parse(text).err().unwrap(), false, 100);
+    assert!(shown.contains(r"`\u{1b}[2J\nx` is no name for a stage"), "{shown}");
+    assert!(shown.contains(r"unknown kind `\u{9b}1A`"), "{shown}");
+    assert!(shown.contains("# ?]0;title?·"), "{shown}");
+    assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
+}
+
+#[test]
 fn machines_get_objects() {
     let error = parse("stages:\n  kept: { kind: fitler }\n").err().unwrap();
     let problem = &error.to_json()[0];

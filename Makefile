@@ -6,7 +6,7 @@ TORCH_FEATURES := --features stage-train/torch,stage-evaluate/torch
 CRASH_TEST := $(CARGO) run --locked --release -p pipe-testkit --bin crash-test --
 LIGHT_CRATES := --workspace --exclude pipe-kernels --exclude pipe-nn --exclude pipe-torch
 
-.PHONY: help demo build libtorch gpu test crash-test lint fixtures clean
+.PHONY: help demo build libtorch gpu test crash-test lint fuzz fixtures clean
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -38,6 +38,9 @@ lint: libtorch ## Formatting, clippy and documentation, warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --release --all-targets $(LIGHT_CRATES) -- -D warnings
 	$(CARGO) clippy --locked --release --all-targets $(TORCH_CRATES) $(TORCH_FEATURES) -- -D warnings
+
+fuzz: ## Ten minutes of every fuzz target (FUZZ_SECONDS=600)
+	fuzz/run
 
 clean: ## Remove what was built (libtorch and caches stay)
 	$(CARGO) clean

@@ -7,6 +7,8 @@ pub mod bundle;
 pub mod cache;
 pub mod cli;
 pub mod config;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod graph;
 pub mod plan;
 pub mod registry;

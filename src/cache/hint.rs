@@ -99,3 +99,11 @@ impl<'bytes> Reader<'bytes> {
 pub(super) fn load(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap_or_default()
 }
+
+/// A hint of any content, with the checksum that it should have.
+#[cfg(any(test, fuzzing))]
+pub(super) fn sealed(magic: &str, content: &[u8]) -> Vec<u8> {
+    let mut writer = Writer::new(magic);
+    writer.0.extend(content);
+    writer.finish()
+}

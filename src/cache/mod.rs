@@ -30,6 +30,8 @@ mod atomic;
 mod attempt;
 pub(crate) mod crash;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod guard;
 mod hash;
 mod hint;

@@ -142,6 +142,13 @@ impl Stamps {
     }
 }
 
+/// See `fuzzing`.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(content: &[u8]) {
+    let Some(stamps) = Stamps::decode(&hint::sealed(MAGIC, content)) else { return };
+    assert_eq!(Stamps::decode(&stamps.encode().finish()), Some(stamps));
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -156,6 +156,13 @@ impl Content {
     }
 }
 
+/// See `fuzzing`.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(content: &[u8]) {
+    let Some(state) = Content::decode(&hint::sealed(MAGIC, content)) else { return };
+    assert_eq!(Content::decode(&state.encode().finish()), Some(state));
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

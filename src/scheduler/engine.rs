@@ -306,15 +306,14 @@ impl<'run> Engine<'run> {
             }
             Said::Noise(line) => {
                 active.noise += 1;
-                let message = match active.noise.cmp(&NOISE_SHOWN) {
-                    Ordering::Less => {
-                        let line: String = line.chars().take(NOISE_LENGTH).collect();
-                        format!("its worker wrote a line that is no event: {line}")
+                match active.noise.cmp(&NOISE_SHOWN) {
+                    Ordering::Less => self.report.event(&noise(stage, &line)),
+                    Ordering::Equal => {
+                        let message = "its worker goes on writing lines that are no events".to_owned();
+                        self.report.event(&Event::StageLog { stage, level: Level::Warn, message });
                     }
-                    Ordering::Equal => "its worker goes on writing lines that are no events".to_owned(),
-                    Ordering::Greater => return,
-                };
-                self.report.event(&Event::StageLog { stage, level: Level::Warn, message });
+                    Ordering::Greater => {}
+                }
             }
             Said::Ended(status) => self.ended(index, status),
         }
@@ -418,7 +417,7 @@ impl<'run> Engine<'run> {
 }
 
 /// What the outside world hears of a worker's word.
-fn told(stage: String, word: Word) -> Option<Event> {
+pub(super) fn told(stage: String, word: Word) -> Option<Event> {
     Some(match word {
         Word::Progress { unit, done, total } => Event::StageProgress { stage, unit, done, total },
         Word::Metric { step, values } => Event::StageMetric { stage, step, values },
@@ -427,4 +426,11 @@ fn told(stage: String, word: Word) -> Option<Event> {
         // Not before the worker is gone and its artifacts are kept.
         Word::Result(_) => return None,
     })
+}
+
+/// A line of a worker that is no event, or the beginning of it.
+pub(super) fn noise(stage: String, line: &str) -> Event {
+    let line: String = line.chars().take(NOISE_LENGTH).collect();
+    let message = format!("its worker wrote a line that is no event: {line}");
+    Event::StageLog { stage, level: Level::Warn, message }
 }

@@ -13,6 +13,8 @@ mod books;
 mod ending;
 mod engine;
 mod environment;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod keeper;
 mod lines;
 mod process;

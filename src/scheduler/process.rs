@@ -148,13 +148,17 @@ fn listen(stdout: ChildStdout, messages: &SyncSender<Message>, stage: usize) {
     let mut stdout = BufReader::new(stdout);
     let mut line = Vec::new();
     while let Ok(true) = lines::next_line(&mut stdout, &mut line) {
-        let said = match serde_json::from_slice(&line) {
-            Ok(event) => Said::Event(event),
-            Err(_) => Said::Noise(String::from_utf8_lossy(&line).into_owned()),
-        };
-        if messages.send(Message::Worker(stage, said)).is_err() {
+        if messages.send(Message::Worker(stage, understand(&line))).is_err() {
             return; // the scheduler has ended
         }
+    }
+}
+
+/// What a line of a worker says.
+pub(super) fn understand(line: &[u8]) -> Said {
+    match serde_json::from_slice(line) {
+        Ok(event) => Said::Event(event),
+        Err(_) => Said::Noise(String::from_utf8_lossy(line).into_owned()),
     }
 }
 

@@ -11,6 +11,8 @@ mod dtype;
 mod error;
 mod fields;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod header;
 mod parameters;
 mod quantization;

@@ -1,0 +1,4 @@
+//! See `pipe::fuzzing::manifest`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pipe::fuzzing::manifest(bytes));

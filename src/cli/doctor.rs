@@ -1,8 +1,10 @@
 //! `pipe doctor`: what this machine has, and which kinds it can run.
 
+mod storage;
+
 use std::{
     env, fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -13,7 +15,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{CliError, Exit, Format, pipeline::print, pipeline::print_json};
-use crate::{cache::Home, registry, report, scheduler::Programs};
+use crate::{registry, report, scheduler::Programs};
 
 /// Arguments of `pipe doctor`.
 #[derive(Args)]
@@ -48,7 +50,8 @@ impl Doctor {
         let torch_works = probe.is_ok();
         let mut findings = vec![machine()];
         findings.extend(torch(probe));
-        findings.extend([cache(), token()]);
+        findings.extend(storage::findings());
+        findings.push(token());
         match self.format {
             Format::Json => print_json(&serde_json::json!({ "findings": findings, "kinds": kinds(torch_works) }))?,
             Format::Text => print(&text(&findings, torch_works))?,
@@ -180,36 +183,6 @@ fn torch(probe: Result<(PathBuf, Value), Finding>) -> Vec<Finding> {
         }),
     }
     findings
-}
-
-fn cache() -> Finding {
-    let folder = env::current_dir().unwrap_or_default();
-    match Home::locate(&folder) {
-        Ok(home) => {
-            let note = if home.exists() { "" } else { " (made by the first run)" };
-            let free =
-                free_bytes(home.root()).map_or_else(String::new, |free| format!(", {} free", report::bytes(free)));
-            Finding {
-                name: "cache",
-                state: State::Ok,
-                found: format!("{}{note}{free}", home.root().display()),
-                advice: None,
-            }
-        }
-        Err(error) => Finding {
-            name: "cache",
-            state: State::Bad,
-            found: error.to_string(),
-            advice: Some("set PIPE_HOME to another folder".to_owned()),
-        },
-    }
-}
-
-/// Free space of the file system that holds `path`, or the nearest parent that exists.
-fn free_bytes(path: &Path) -> Option<u64> {
-    let existing = path.ancestors().find(|parent| parent.exists())?;
-    let figures = rustix::fs::statvfs(existing).ok()?;
-    figures.f_bavail.checked_mul(figures.f_frsize)
 }
 
 /// Says where a hub token is, never what it is.

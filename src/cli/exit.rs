@@ -23,8 +23,6 @@ pub enum Exit {
     Usage,
     /// 3: the machine lacks something.
     Environment,
-    /// 70: a bug of ours.
-    Bug,
     /// What a run or a worker ended with.
     Code(ExitCode),
 }
@@ -35,7 +33,6 @@ impl From<Exit> for ExitCode {
             Exit::Done => Self::SUCCESS,
             Exit::Usage => Self::from(2),
             Exit::Environment => Self::from(3),
-            Exit::Bug => Self::from(70),
             Exit::Code(code) => code,
         }
     }

@@ -3,6 +3,7 @@
 //! Data goes to standard output, everything said on the way to standard error. With `--format json`, standard output
 //! holds JSON only.
 
+mod bug;
 mod candidates;
 mod check;
 mod completions;
@@ -21,10 +22,11 @@ mod runs;
 mod schema;
 mod table;
 
-use std::{panic, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub use bug::guard;
 pub use exit::{CliError, Exit};
 
 /// Declarative machine-learning pipelines: content-hashed, cached, reproducible bit for bit.
@@ -104,21 +106,13 @@ enum Format {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    match panic::catch_unwind(|| {
+    guard(|| {
         completions::answer();
-        dispatch(Arguments::parse())
-    }) {
-        Ok(Ok(exit)) => exit.into(),
-        Ok(Err(error)) => error.report().into(),
-        Err(_) => {
-            // The panic's own message and place have been printed by the default hook.
-            anstream::eprintln!(
-                "this is a bug in pipe {}; please report it with the lines above",
-                env!("CARGO_PKG_VERSION")
-            );
-            Exit::Bug.into()
+        match dispatch(Arguments::parse()) {
+            Ok(exit) => exit.into(),
+            Err(error) => error.report().into(),
         }
-    }
+    })
 }
 
 fn dispatch(arguments: Arguments) -> Result<Exit, CliError> {

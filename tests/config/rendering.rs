@@ -34,7 +34,7 @@ fn colour_is_only_for_those_who_take_it() {
 
 #[test]
 fn a_file_cannot_steer_the_terminal() {
-    let text = "stages:\n  \"\\e[2J\\nx\": { kind: \"\\u009b1A\", # \u{1b}]0;title\u{7}\u{85}\n with: }\n";
+    let text = "stages:\n  \"\\e[2J\\nx\": { kind: \"\\u009b1A\", # \u{1b}]0;title\u{7}\u{85}\n    with: {} }\n";
     let shown = render(&parse(text).err().unwrap(), false, 100);
     assert!(shown.contains(r"`\u{1b}[2J\nx` is no name for a stage"), "{shown}");
     assert!(shown.contains(r"unknown kind `\u{9b}1A`"), "{shown}");

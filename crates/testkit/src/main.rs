@@ -30,11 +30,25 @@ enum Arguments {
         gate: PathBuf,
         ready: PathBuf,
     },
+    /// Panics.
+    Bug {
+        #[arg(long)]
+        in_thread: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    pipe::cli::guard(program)
 }
 
 #[expect(clippy::print_stderr, reason = "the edge of a program for tests")]
-fn main() -> ExitCode {
+fn program() -> ExitCode {
     match Arguments::parse() {
+        Arguments::Bug { in_thread: false } => panic!("told to"),
+        Arguments::Bug { in_thread: true } => {
+            let _ = std::thread::spawn(|| panic!("told to")).join();
+            ExitCode::SUCCESS
+        }
         Arguments::Worker => pipe_stage::worker_main(&pipe_testkit::runners()),
         Arguments::Linger { gate, ready } => match pipe_testkit::linger(&gate, &ready) {
             Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,7 @@
 //! The engine, told as stories: run, change something, run again, and see what ran.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bug;
 mod cleanup;
 mod failure;
 mod reasons;

@@ -8,6 +8,10 @@ use std::{
 };
 
 use rayon::prelude::*;
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
+};
 use tempfile::NamedTempFile;
 
 use super::{CacheError, Home, crash, error::Trying};
@@ -98,6 +102,15 @@ pub(super) fn sync(paths: &[&Path]) -> Result<(), CacheError> {
         few => {
             few.par_iter().try_for_each(|path| File::open(path).and_then(|file| file.sync_all()).trying("write", path))
         }
+    }
+}
+
+/// Renames a file unless the new name is taken. Where the file system cannot do that in one step, in two.
+pub(super) fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS) if to.exists() => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(Errno::INVAL | Errno::NOSYS) => fs::rename(from, to),
+        renamed => Ok(renamed?),
     }
 }
 

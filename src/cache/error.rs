@@ -49,10 +49,45 @@ pub enum CacheError {
         flaw: Flaw,
     },
     /// The destination of a copy is taken.
-    #[error("`{}` exists already: name a new or an empty folder", path.display())]
+    #[error(
+        "`{}` exists already, and pipe did not write it: name another place, or overwrite it with `pipe get --force`",
+        path.display()
+    )]
     DestinationTaken {
         /// The destination.
         path: PathBuf,
+    },
+    /// The destination of a copy lies in the cache, or is all of the file system.
+    #[error("`{}` is no place for a copy: name one outside of the cache", path.display())]
+    DestinationForbidden {
+        /// The destination.
+        path: PathBuf,
+    },
+    /// A file is to be put where a folder is.
+    #[error("`{}` is a folder, and the output is one file: name a file", path.display())]
+    DestinationIsFolder {
+        /// The destination.
+        path: PathBuf,
+    },
+    /// The destination holds a copy that somebody changed.
+    #[error(
+        "`{}` was changed since pipe wrote it ({files}): move the changes away, or overwrite them with \
+         `pipe get --force`",
+        path.display()
+    )]
+    DestinationEdited {
+        /// The destination.
+        path: PathBuf,
+        /// Names of the files that would be lost, in a few words.
+        files: String,
+    },
+    /// An artifact that is no single file is to be used as one.
+    #[error("the artifact {} holds {files} files: it cannot be put out as one file", digest.short())]
+    NotOneFile {
+        /// The artifact.
+        digest: Digest,
+        /// How many it holds.
+        files: usize,
     },
 }
 

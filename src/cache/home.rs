@@ -99,6 +99,11 @@ impl Home {
         self.root.join("resume").join(key.to_string())
     }
 
+    /// The note of what was put at `path`, outside of the home.
+    pub(super) fn checkout(&self, path: &Path) -> PathBuf {
+        self.root.join("checkouts").join(Digest::of(path.as_os_str().as_encoded_bytes()).to_string())
+    }
+
     pub(super) fn quarantine_folder(&self) -> PathBuf {
         self.root.join("quarantine")
     }

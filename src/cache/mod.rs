@@ -16,6 +16,7 @@
 //! resume/KEY/               what a killed attempt leaves to the next one
 //! runs/ID.jsonl, logs/ID/   journals of runs, and the logs of their stages
 //! pipelines/DIGEST.yaml     resolved pipelines, which the journals name
+//! checkouts/HASH            by place outside of the home: what was put there, so that nothing else is overwritten
 //! quarantine/DIGEST.N       objects that were found damaged, where nothing can use them
 //! tmp/                      files about to be renamed into place
 //! gc.lock                   held together by those who use the home, alone by the one who removes things from it
@@ -28,6 +29,7 @@
 
 mod atomic;
 mod attempt;
+mod checkout;
 pub(crate) mod crash;
 mod error;
 #[cfg(any(test, fuzzing))]
@@ -36,6 +38,7 @@ mod guard;
 mod hash;
 mod hint;
 mod home;
+mod inventory;
 mod keep;
 mod key;
 mod lock;
@@ -47,11 +50,14 @@ mod state;
 mod store;
 mod tree;
 mod user_files;
+mod verify;
 
 pub use attempt::{Attempt, sweep};
+pub use checkout::{CheckedOut, Checkout};
 pub use error::{CacheError, OutputError};
 pub use guard::{Exclusive, Shared};
 pub use home::Home;
+pub use inventory::{BadRecord, Link};
 pub use keep::{Unkept, keep};
 pub use key::{Identity, KEY_SCHEMA, Key};
 pub use lock::{Acquired, Holder, KeyLock};
@@ -60,3 +66,4 @@ pub use record::{ActionRecord, Environment, Records};
 pub use state::State;
 pub use store::{Flaw, Prepared, Store};
 pub use user_files::{FileIdentity, UserFileError, UserFiles};
+pub use verify::{Flawed, Harm, Health};

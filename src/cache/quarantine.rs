@@ -9,12 +9,11 @@ use std::{
 };
 
 use pipe_stage::Digest;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::{Home, stamp::Stamp};
+use super::{Home, atomic::rename_to_free, stamp::Stamp};
 
-/// More damaged objects of one digest are refused all the same, and stay where they are.
-const MOST_OF_A_DIGEST: u32 = 1000;
+/// More damaged objects of one name are refused all the same, and stay where they are.
+const MOST_OF_A_NAME: u32 = 1000;
 
 /// What became of a damaged object.
 #[derive(Debug)]
@@ -31,7 +30,7 @@ impl Home {
     /// Moves a damaged object, which looked like `seen` when its damage was found, to the quarantine.
     pub(super) fn quarantine(&self, digest: &Digest, seen: Stamp) -> Quarantined {
         let object = self.object(digest);
-        match self.set_aside(digest, &object) {
+        match self.set_aside(&digest.to_string(), &object) {
             Ok(place) if fs::symlink_metadata(&place).is_ok_and(|now| Stamp::of(&now).is_same_file(&seen)) => {
                 tracing::warn!(%digest, place = %place.display(), "a damaged object was moved to the quarantine");
                 Quarantined::Moved
@@ -50,17 +49,18 @@ impl Home {
 
     /// Whether an object that is missing lies in the quarantine.
     pub(super) fn is_quarantined(&self, digest: &Digest) -> bool {
-        self.place(digest, 1).exists()
+        self.place(&digest.to_string(), 1).exists()
     }
 
-    fn set_aside(&self, digest: &Digest, object: &Path) -> io::Result<PathBuf> {
-        for number in 1..=MOST_OF_A_DIGEST {
-            let place = self.place(digest, number);
-            match rename_to_free(object, &place) {
+    /// Moves a file to the quarantine, and gives its place there.
+    pub(super) fn set_aside(&self, name: &str, file: &Path) -> io::Result<PathBuf> {
+        for number in 1..=MOST_OF_A_NAME {
+            let place = self.place(name, number);
+            match rename_to_free(file, &place) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !self.quarantine_folder().exists() => {
                     fs::create_dir_all(self.quarantine_folder())?;
-                    return rename_to_free(object, &place).map(|()| place);
+                    return rename_to_free(file, &place).map(|()| place);
                 }
                 moved => return moved.map(|()| place),
             }
@@ -68,19 +68,8 @@ impl Home {
         Err(io::ErrorKind::AlreadyExists.into())
     }
 
-    fn place(&self, digest: &Digest, number: u32) -> PathBuf {
-        self.quarantine_folder().join(format!("{digest}.{number}"))
-    }
-}
-
-/// Renames a file unless the new name is taken. Where the file system cannot do that in one step, in two.
-fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if to.exists() => {
-            Err(io::ErrorKind::AlreadyExists.into())
-        }
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => fs::rename(from, to),
-        renamed => Ok(renamed?),
+    fn place(&self, name: &str, number: u32) -> PathBuf {
+        self.quarantine_folder().join(format!("{name}.{number}"))
     }
 }
 
@@ -103,7 +92,7 @@ mod tests {
             let (digest, seen) = object(&home, bytes.as_bytes());
             assert!(matches!(home.quarantine(&digest, seen), Quarantined::Moved));
             assert!(!home.object(&digest).exists() && home.is_quarantined(&digest));
-            assert_eq!(fs::read_to_string(home.place(&digest, number)).unwrap(), bytes);
+            assert_eq!(fs::read_to_string(home.place(&digest.to_string(), number)).unwrap(), bytes);
         }
     }
 

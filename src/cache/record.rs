@@ -134,7 +134,7 @@ pub(super) fn file_name(name: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use std::collections::BTreeSet;
 
@@ -157,6 +157,11 @@ mod tests {
             duration_seconds: 0.25,
             log: "logs/1/adapter.log".into(),
         }
+    }
+
+    /// A record that promises this artifact; another seed gives another key.
+    pub(in crate::cache) fn record_of(seed: u64, artifact: Digest) -> ActionRecord {
+        ActionRecord { outputs: BTreeMap::from([("out".to_owned(), artifact)]), ..record(seed) }
     }
 
     #[test]

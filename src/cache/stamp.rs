@@ -37,6 +37,9 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
+    /// How no file looks.
+    pub(super) const NONE: Self = Self { device: 0, inode: 0, size: 0, modified_ns: 0, changed_ns: 0 };
+
     pub(super) fn of(metadata: &Metadata) -> Self {
         let ns = |seconds: i64, ns: i64| seconds.saturating_mul(1_000_000_000).saturating_add(ns);
         Self {
@@ -114,6 +117,19 @@ impl Stamps {
     /// How the file at `name` looked when it was hashed.
     pub(super) fn get(&self, name: &str) -> Option<Stamp> {
         self.0.get(name).map(|(stamp, _)| *stamp)
+    }
+
+    /// The digest that the file at `name` had, whatever it looks like now.
+    pub(super) fn digest(&self, name: &str) -> Option<Digest> {
+        self.0.get(name).map(|(_, digest)| *digest)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, Stamp, Digest)> {
+        self.0.iter().map(|(name, (stamp, digest))| (name.as_str(), *stamp, *digest))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     pub(super) fn insert(&mut self, name: String, stamp: Stamp, digest: Digest) {

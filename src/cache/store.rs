@@ -4,10 +4,8 @@ mod check;
 mod ingest;
 
 use std::{
-    fmt,
-    fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::{OpenOptionsExt, symlink},
+    fmt, fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -22,6 +20,7 @@ use check::Check;
 
 use super::{
     CacheError, Entry, Home, Manifest,
+    checkout::copy_file,
     error::Trying,
     stamp::{Stamp, Stamps},
 };
@@ -102,7 +101,7 @@ impl Store {
         for entry in manifest.entries() {
             let path = make_place(folder, entry)?;
             if entry.executable {
-                self.copy_out(entry, &path, 0o555)?;
+                copy_file(&self.home.object(&entry.digest), &path, 0o555)?;
             } else {
                 symlink(self.home.object(&entry.digest), &path).trying("create", &path)?;
             }
@@ -110,37 +109,13 @@ impl Store {
         Ok(())
     }
 
-    /// Copies an artifact out of the cache, into `folder`, which must be new or empty. It appears all at once, and no
-    /// write to it reaches the cache. Where the file system can share the bytes of copies, it does.
-    ///
-    /// # Errors
-    /// If the artifact is not whole, the folder is taken, or the disk refuses.
-    pub fn checkout(&self, artifact: &Digest, folder: &Path) -> Result<Manifest, CacheError> {
-        let folder = std::path::absolute(folder).trying("find the folder", folder)?;
-        let manifest = self.verified(artifact)?;
-        refuse_taken(&folder)?;
-        let parent = folder.parent().unwrap_or(&folder);
-        fs::create_dir_all(parent).trying("create the folder", parent)?;
-        let beside = tempfile::Builder::new().prefix(".pipe-get-").tempdir_in(parent).trying("write in", parent)?;
-        let copy = beside.path().join("artifact");
-        manifest.entries().par_iter().try_for_each(|entry| {
-            let path = make_place(&copy, entry)?;
-            self.copy_out(entry, &path, if entry.executable { 0o777 } else { 0o666 })
-        })?;
-        fs::rename(&copy, &folder).trying("write", &folder)?;
-        Ok(manifest)
+    pub(super) fn home(&self) -> &Home {
+        &self.home
     }
 
-    fn verified(&self, artifact: &Digest) -> Result<Manifest, CacheError> {
+    /// The files of an artifact that is whole.
+    pub(super) fn verified(&self, artifact: &Digest) -> Result<Manifest, CacheError> {
         self.verify(artifact).map_err(|flaw| CacheError::Artifact { digest: *artifact, flaw })
-    }
-
-    fn copy_out(&self, entry: &Entry, path: &Path, mode: u32) -> Result<(), CacheError> {
-        let object = self.home.object(&entry.digest);
-        let mut from = File::open(&object).trying("read", &object)?;
-        let to = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-        to.and_then(|mut to| io::copy(&mut from, &mut to)).trying("write", path)?;
-        Ok(())
     }
 }
 
@@ -163,16 +138,6 @@ fn make_place(folder: &Path, entry: &Entry) -> Result<PathBuf, CacheError> {
     let parent = path.parent().unwrap_or(folder);
     fs::create_dir_all(parent).trying("create the folder", parent)?;
     Ok(path)
-}
-
-fn refuse_taken(folder: &Path) -> Result<(), CacheError> {
-    let taken = match fs::symlink_metadata(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(error) => return Err(error).trying("read", folder),
-        Ok(metadata) if metadata.is_dir() => fs::read_dir(folder).trying("read", folder)?.next().is_some(),
-        Ok(_) => true,
-    };
-    if taken { Err(CacheError::DestinationTaken { path: folder.to_owned() }) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -105,7 +105,12 @@ impl CliError {
             }
             Self::Config(_) => Exit::Usage,
             Self::Run(error) => Exit::Code(error.exit_code().into()),
-            Self::Cache(CacheError::DestinationTaken { .. }) => Exit::Usage,
+            Self::Cache(
+                CacheError::DestinationTaken { .. }
+                | CacheError::DestinationForbidden { .. }
+                | CacheError::DestinationIsFolder { .. }
+                | CacheError::DestinationEdited { .. },
+            ) => Exit::Usage,
             Self::Cache(_) | Self::Write { .. } => Exit::Environment,
         }
     }

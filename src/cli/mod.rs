@@ -4,6 +4,7 @@
 //! holds JSON only.
 
 mod bug;
+mod cache;
 mod candidates;
 mod check;
 mod completions;
@@ -41,7 +42,7 @@ struct Arguments {
 }
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 done; 1 a stage failed or was stopped; 2 wrong usage or an invalid pipeline;
+Exit codes: 0 done; 1 a stage failed or was stopped, or damage was found; 2 wrong usage or an invalid pipeline;
 3 the machine lacks something; 70 a bug in pipe.
 
 The cache is $PIPE_HOME, or `.pipe` in the nearest folder above the pipeline that has one, or beside the pipeline.";
@@ -49,7 +50,7 @@ The cache is $PIPE_HOME, or `.pipe` in the nearest folder above the pipeline tha
 /// The same for the manual.
 const EXIT_CODES: &[(&str, &str)] = &[
     ("0", "Everything asked for is there."),
-    ("1", "A stage failed, or the run was stopped."),
+    ("1", "A stage failed, the run was stopped, or `pipe cache verify` found damage."),
     ("2", "The command line or the pipeline is wrong."),
     ("3", "The machine lacks something: a program, memory, space, a permission."),
     ("70", "A bug in pipe. Please report it with what was printed."),
@@ -83,6 +84,8 @@ enum Command {
     Log(log::Log),
     /// Copy a stage's artifact out of the cache
     Get(get::Get),
+    /// Look after what is stored: verify
+    Cache(cache::Cache),
     /// Say what this machine has and which kinds it can run
     Doctor(doctor::Doctor),
     /// Print a script that completes commands, files and stages in a shell
@@ -126,6 +129,7 @@ fn dispatch(arguments: Arguments) -> Result<Exit, CliError> {
         Command::Runs(command) => command.execute(),
         Command::Log(command) => command.execute(),
         Command::Get(command) => command.execute(),
+        Command::Cache(command) => command.execute(),
         Command::Doctor(command) => command.execute(),
         Command::Completions(command) => command.execute(),
         Command::Man(command) => command.execute(),

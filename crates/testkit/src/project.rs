@@ -98,7 +98,7 @@ impl Project {
         let store = pipe::cache::Store::new(&pipe::cache::Home::open(self.home()).ok()?);
         let destination = tempfile::tempdir().ok()?;
         let copy = destination.path().join("copy");
-        store.checkout(&digest, &copy).ok()?;
+        store.checkout_to(&digest, &copy, pipe::cache::Checkout::default()).ok()?;
         std::fs::read_to_string(copy.join("text.txt")).ok()
     }
 

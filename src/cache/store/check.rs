@@ -66,7 +66,8 @@ impl Store {
                 // The object is what its name says, but not what the artifact was said to hold.
                 _ if hashed == entry.digest => return failed(ObjectFlaw::Damaged("its size was forged".to_owned())),
                 0 => format!("it is empty instead of {} bytes long", entry.size),
-                size if size != entry.size => format!("it has {size} bytes instead of {}", entry.size),
+                size if size < entry.size => format!("it is cut to {size} of {} bytes", entry.size),
+                size if size > entry.size => format!("it has grown from {} to {size} bytes", entry.size),
                 _ => CHANGED.to_owned(),
             };
             if let Some(flaw) = self.damaged(&entry.digest, stamp, &why) {
@@ -78,17 +79,21 @@ impl Store {
 
     /// How an object looks.
     fn look(&self, digest: &Digest) -> Result<Stamp, ObjectFlaw> {
-        match fs::symlink_metadata(self.home.object(digest)) {
-            Ok(metadata) if metadata.is_file() => Ok(Stamp::of(&metadata)),
-            Ok(metadata) => {
-                let flaw = self.damaged(digest, Stamp::of(&metadata), "it is no longer a file");
-                Err(flaw.unwrap_or_else(|| ObjectFlaw::Damaged(UNSTEADY.to_owned())))
+        for _ in 0..LOOKS {
+            match fs::symlink_metadata(self.home.object(digest)) {
+                Ok(metadata) if metadata.is_file() => return Ok(Stamp::of(&metadata)),
+                Ok(metadata) => {
+                    if let Some(flaw) = self.damaged(digest, Stamp::of(&metadata), "it is no longer a file") {
+                        return Err(flaw);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound && self.home.is_quarantined(digest) => {
+                    return Err(ObjectFlaw::Damaged(format!("object {} is in quarantine", digest.short())));
+                }
+                Err(error) => return Err(ObjectFlaw::of(&error)),
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound && self.home.is_quarantined(digest) => {
-                Err(ObjectFlaw::Damaged(format!("object {} is in quarantine", digest.short())))
-            }
-            Err(error) => Err(ObjectFlaw::of(&error)),
         }
+        Err(ObjectFlaw::Damaged(UNSTEADY.to_owned()))
     }
 
     /// Puts a damaged object where nothing can use it, and says so; `None` if there is another one in its place by now.

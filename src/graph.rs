@@ -2,14 +2,14 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use indexmap::IndexSet;
+use indexmap::{IndexMap, IndexSet};
 use petgraph::{
     Direction,
     graph::{DiGraph, NodeIndex},
 };
 use pipe_yaml::Problem;
 
-use crate::config::{ConfigError, Pipeline, StageName};
+use crate::config::{ConfigError, InputRef, Pipeline, StageName, StageSpec};
 
 /// The stages of a pipeline and the order of their work. Edges run from a stage to those that take its outputs.
 #[derive(Debug, Clone)]
@@ -27,23 +27,13 @@ impl Graph {
     /// If stages wait for each other: every cycle that shares no stage with another, as a path.
     pub fn new(pipeline: &Pipeline) -> Result<Self, ConfigError> {
         let names: IndexSet<StageName> = pipeline.stages.keys().cloned().collect();
-        let mut edges = DiGraph::with_capacity(names.len(), names.len());
-        for _ in &names {
-            edges.add_node(());
-        }
-        for (i, spec) in pipeline.stages.values().enumerate() {
-            for input in spec.inputs.values().flatten() {
-                // Loading ruled out unknown stages.
-                if let Some(maker) = names.get_index_of(&input.stage) {
-                    edges.update_edge(NodeIndex::new(maker), NodeIndex::new(i), ());
-                }
-            }
-        }
+        let edges = edges(&names, pipeline.stages.values().map(StageSpec::taken));
         let (order, cycles) = sort(&edges);
         if cycles.is_empty() {
             return Ok(Self { names, edges, order });
         }
-        Err(pipeline.invalid(cycles.iter().map(|cycle| cycle_problem(pipeline, &names, cycle)).collect()))
+        let taken = |stage: &StageName| pipeline.stages[stage].taken().collect();
+        Err(pipeline.invalid(cycles.iter().map(|cycle| cycle_problem(&names, cycle, taken)).collect()))
     }
 
     /// The stages, each after those that it takes from; where that leaves a choice, in the order of the file.
@@ -84,6 +74,33 @@ impl Graph {
     fn name(&self, node: NodeIndex) -> &StageName {
         &self.names[node.index()]
     }
+}
+
+/// The cycles of a pipeline that has other problems too: of each stage, what it takes as far as that is known.
+pub(crate) fn cycles(stages: &IndexMap<StageName, Vec<InputRef>>) -> Vec<Problem> {
+    let names: IndexSet<StageName> = stages.keys().cloned().collect();
+    let (_, cycles) = sort(&edges(&names, stages.values().map(|taken| taken.iter())));
+    cycles.iter().map(|cycle| cycle_problem(&names, cycle, |stage| stages[stage].iter().collect())).collect()
+}
+
+/// From makers to takers. `taken` is what each of `names` takes, in their order.
+fn edges<'a>(
+    names: &IndexSet<StageName>,
+    taken: impl Iterator<Item = impl Iterator<Item = &'a InputRef>>,
+) -> DiGraph<(), ()> {
+    let mut edges = DiGraph::with_capacity(names.len(), names.len());
+    for _ in names {
+        edges.add_node(());
+    }
+    for (taker, taken) in taken.enumerate() {
+        for input in taken {
+            // Unknown stages are found when a pipeline is loaded.
+            if let Some(maker) = names.get_index_of(&input.stage) {
+                edges.update_edge(NodeIndex::new(maker), NodeIndex::new(taker), ());
+            }
+        }
+    }
+    edges
 }
 
 /// The nodes in order, and the cycles that keep some of them out of it, each in the direction of the edges, its
@@ -145,15 +162,18 @@ fn cycle_before(edges: &DiGraph<(), ()>, start: NodeIndex, done: &[bool]) -> Vec
     cycle
 }
 
-fn cycle_problem(pipeline: &Pipeline, names: &IndexSet<StageName>, cycle: &[NodeIndex]) -> Problem {
+fn cycle_problem<'a>(
+    names: &IndexSet<StageName>,
+    cycle: &[NodeIndex],
+    taken: impl Fn(&StageName) -> Vec<&'a InputRef>,
+) -> Problem {
     let stages: Vec<&StageName> = cycle.iter().chain(cycle.first()).map(|node| &names[node.index()]).collect();
     let path = stages.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" -> ");
     // The place to show: where the first stage of the cycle takes from the last.
     let (first, last) = (stages.first(), stages.iter().rev().nth(1));
-    let span = first.zip(last).and_then(|(first, last)| {
-        let inputs = pipeline.stages.get(*first)?.inputs.values().flatten();
-        inputs.into_iter().find(|input| input.stage == **last).map(|input| input.span)
-    });
+    let span = first
+        .zip(last)
+        .and_then(|(first, last)| taken(first).into_iter().find(|input| input.stage == **last).map(|input| input.span));
     Problem {
         span,
         message: format!("these stages wait for each other: {path}"),

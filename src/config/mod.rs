@@ -32,10 +32,12 @@ pub use render::render;
 pub use schema::{canonical, execution_only_fields, schema};
 pub use source::{Location, Source};
 
+use crate::graph;
+
 use self::{
     params::{MATRIX, Params},
     report::Report,
-    stage::{Draft, Groups, Known, Places},
+    stage::{Draft, Groups, Known, Places, Unsound},
 };
 
 /// Reads the pipeline file at `path`, with `overrides` (path and value of every `--set`, in order; a later one wins)
@@ -146,8 +148,16 @@ fn document(
     if let Some(file) = source.path().file_name() {
         places.check(&folder.join(file), report);
     }
+    if report.has_problems() {
+        // In a pipeline without problems, whoever makes its graph finds the cycles.
+        let taken = stages.iter().filter_map(|stage| match stage {
+            Ok(stage) => Some((stage.name.clone(), stage.taken().cloned().collect())),
+            Err(Unsound { name, taken }) => Some((name.clone()?, taken.clone())),
+        });
+        report.extend(graph::cycles(&taken.collect()));
+    }
     let stages: Option<Stages> =
-        stages.into_iter().map(|stage| stage.map(|stage| (stage.name.clone(), stage))).collect();
+        stages.into_iter().map(|stage| stage.ok().map(|stage| (stage.name.clone(), stage))).collect();
     Some((name?, stages?))
 }
 

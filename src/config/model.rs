@@ -98,6 +98,11 @@ impl StageSpec {
         self.with.span_at(path)
     }
 
+    /// All outputs that it takes.
+    pub fn taken(&self) -> impl Iterator<Item = &InputRef> {
+        self.inputs.values().flatten()
+    }
+
     /// Where the user's file of this [`UserFile::field`] is named.
     pub fn file_span(&self, field: &str) -> Span {
         self.file_spans.get(field).copied().unwrap_or_else(|| self.field_span(field))

@@ -3,32 +3,42 @@
 mod checkout;
 mod inputs;
 mod limits;
+mod ranges;
 
 use std::{
     borrow::Cow,
-    collections::BTreeSet,
     path::{Path, PathBuf},
 };
 
-use pipe_stage::{Declaration, Output, ParsedConfig, Problems, Resources};
-use pipe_yaml::{Key, Node, Problem, Span, Value, unknown_name_help};
+use pipe_stage::{Declaration, Output, ParsedConfig, Resources};
+use pipe_yaml::{Key, Node, Span, unknown_name_help};
 
-use self::inputs::Taker;
 pub(super) use self::{
     checkout::Places,
     inputs::{Groups, Known},
     limits::{DURATION_PATTERN, MAX_RETRIES, ResourceFields},
 };
-use super::{Source, StageName, StageSpec, params::MATRIX, report::Report};
+use self::{inputs::Taker, ranges::has_unknown};
+use super::{InputRef, Source, StageName, StageSpec, params::MATRIX, report::Report};
 
 /// The fields of a stage.
 pub(super) const FIELDS: [&str; 8] = ["kind", "with", "inputs", "resources", "retries", "timeout", "outputs", MATRIX];
+
+/// What is known of a stage with problems, which are all reported.
+#[derive(Default)]
+pub(super) struct Unsound {
+    pub(super) name: Option<StageName>,
+    /// What it takes, as far as it can be made out.
+    pub(super) taken: Vec<InputRef>,
+}
 
 /// A stage as far as it can be read without the others.
 pub(super) struct Draft<'a> {
     key: &'a Key,
     declaration: Option<&'static Declaration>,
     config: Option<ParsedConfig>,
+    /// Where `with:` could not be read.
+    failed: Vec<Span>,
     with: Cow<'a, Node>,
     /// The nodes of the other fields.
     inputs: Option<&'a Node>,
@@ -55,10 +65,17 @@ impl<'a> Draft<'a> {
             None => None,
         };
         let with = with.map_or_else(|| Cow::Owned(Node::empty_mapping(key.span)), Cow::Borrowed);
-        let config = declaration
-            .and_then(|declaration| declaration.parse(&with).map_err(|problems| report.extend(problems)).ok());
+        let (config, failed) = match declaration.map(|declaration| declaration.parse(&with)) {
+            Some(Ok(config)) => (Some(config), Vec::new()),
+            Some(Err(problems)) => {
+                let places = problems.iter().filter_map(|problem| problem.span).collect();
+                report.extend(problems);
+                (None, places)
+            }
+            None => (None, Vec::new()),
+        };
         let sound = report.count() == before;
-        Self { key, declaration, config, with, inputs, resources, retries, timeout, checkout, sound }
+        Self { key, declaration, config, failed, with, inputs, resources, retries, timeout, checkout, sound }
     }
 
     /// The outputs of the stage, if they can be made out.
@@ -72,7 +89,7 @@ impl<'a> Draft<'a> {
         (!outputs.is_empty() && !has_unknown(&self.with, report)).then(|| outputs.clone())
     }
 
-    /// Reads what is left of a stage of the pipeline `source` in `folder`, now that the others are known. Gives nothing if there
+    /// Reads what is left of a stage of the pipeline `source` in `folder`, now that the others are known. Fails if there
     /// are problems, which are all reported.
     pub(super) fn finish(
         self,
@@ -80,7 +97,7 @@ impl<'a> Draft<'a> {
         (source, folder): (&Source, &Path),
         places: &mut Places<'a>,
         report: &mut Report,
-    ) -> Option<StageSpec> {
+    ) -> Result<StageSpec, Unsound> {
         let before = report.count();
         let key = self.key;
         let name = StageName::new(&key.name);
@@ -92,8 +109,8 @@ impl<'a> Draft<'a> {
         let retries = self.retries.map_or(0, |node| limits::read_retries(node, report));
         let timeout = self.timeout.and_then(|node| limits::read_timeout(node, report));
         let inputs = Taker { key, declaration: self.declaration, known }.read(self.inputs, report);
-        if let Some(config) = &self.config {
-            check_config(config, &self.with, &inputs.names, report);
+        if let Some(declaration) = self.declaration {
+            ranges::check(declaration, (&self.with, self.config.as_ref()), &self.failed, &inputs.names, report);
         }
         let outputs = known.stages.get(key.name.as_str()).and_then(Option::as_deref);
         let mut checkout = self.checkout.map(|node| checkout::read(key, node, outputs, report)).unwrap_or_default();
@@ -101,12 +118,14 @@ impl<'a> Draft<'a> {
             from_base(path, *span, source, report);
         }
         if !self.sound || report.count() != before {
-            return None;
+            return Err(Unsound { name, taken: inputs.taken.into_values().flatten().collect() });
         }
-        let config = self.config?;
+        let (Some(name), Some(declaration), Some(config)) = (name, self.declaration, self.config) else {
+            return Err(Unsound::default());
+        };
         let mut spec = StageSpec {
-            name: name?,
-            declaration: self.declaration?,
+            name,
+            declaration,
             config: config.value,
             user_files: config.user_files,
             file_spans: inputs.file_spans,
@@ -126,7 +145,7 @@ impl<'a> Draft<'a> {
             from_base(&mut file.path, span, source, report);
         }
         places.add(&key.name, folder, &spec, &checkout);
-        Some(spec)
+        Ok(spec)
     }
 }
 
@@ -165,28 +184,4 @@ fn read_kind(
         report.add(node.span, format!("unknown kind `{kind}`"), unknown_name_help(kind, kinds()));
     }
     declaration
-}
-
-/// Checks what the types of `with:` could not.
-fn check_config(config: &ParsedConfig, with: &Node, inputs: &BTreeSet<String>, report: &mut Report) {
-    // A `${...}` that came to nothing is still its own text here: no range says anything about it.
-    if has_unknown(with, report) {
-        return;
-    }
-    let mut problems = Problems::default();
-    config.validate(inputs, &mut problems);
-    report.extend(problems.into_inner().into_iter().map(|(path, message, help)| Problem {
-        span: Some(with.span_at(&path)),
-        message: format!("{path}: {message}"),
-        help,
-    }));
-}
-
-fn has_unknown(node: &Node, report: &Report) -> bool {
-    report.is_unknown(node.span)
-        || match &node.value {
-            Value::Scalar { .. } => false,
-            Value::Sequence(items) => items.iter().any(|item| has_unknown(item, report)),
-            Value::Mapping(entries) => entries.iter().any(|(_, value)| has_unknown(value, report)),
-        }
 }

@@ -236,7 +236,11 @@ impl Taker<'_> {
         span: Span,
         report: &mut Report,
     ) -> Option<InputRef> {
-        let outputs = self.known.stages.get(stage)?.as_deref()?;
+        let Some(outputs) = self.known.stages.get(stage)?.as_deref() else {
+            // What is wrong there is reported there; that this stage waits for it is certain all the same.
+            let output = output.unwrap_or("out").to_owned();
+            return Some(InputRef { stage: StageName::new(stage)?, output, form: Form::Folder, span });
+        };
         let found = output.map_or(outputs.first(), |output| outputs.iter().find(|known| known.name == output));
         let taken = match (found, output, outputs) {
             (Some(_), None, [_, _, ..]) => {

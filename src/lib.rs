@@ -15,3 +15,4 @@ pub mod registry;
 pub mod report;
 pub mod runs;
 pub mod scheduler;
+pub mod selection;

@@ -11,7 +11,6 @@ mod reason;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use indexmap::IndexSet;
 use pipe_stage::{Digest, Output};
 use serde::Serialize;
 
@@ -20,6 +19,7 @@ use crate::{
     config::{self, Pipeline, StageName, StageSpec},
     graph::Graph,
     runs::{Story, Unsuccessful},
+    selection::Selection,
 };
 
 pub use explain::{Cause, Explanation, Field, Ingredients, Last, Source};
@@ -122,17 +122,18 @@ pub struct Decision {
 }
 
 impl Plan {
-    /// Plans the stages `selected` (which must hold, for each stage, all that it needs).
+    /// Plans the stages of `selection`, which holds all that they need or what that has made.
     pub fn new(
         pipeline: &Pipeline,
         graph: &Graph,
-        selected: &IndexSet<StageName>,
+        selection: &Selection,
         externals: &Externals,
         lookup: &impl Lookup,
     ) -> Self {
-        let mut stages = Vec::with_capacity(selected.len());
-        let mut made: HashMap<&StageName, BTreeMap<String, Digest>> = HashMap::new();
-        for name in graph.order().filter(|name| selected.contains(*name)) {
+        let mut stages = Vec::with_capacity(selection.stages.len());
+        let mut made: HashMap<&StageName, BTreeMap<String, Digest>> =
+            selection.given.iter().map(|(stage, outputs)| (stage, outputs.clone())).collect();
+        for name in graph.order().filter(|name| selection.stages.contains(*name)) {
             let Some(spec) = pipeline.stages.get(name) else { continue };
             let (inputs, waits_for) = resolve(spec, &made);
             let (key, action) = if waits_for.is_empty() {
@@ -141,6 +142,7 @@ impl Plan {
             } else {
                 (None, look_ahead(spec, inputs, waits_for, externals.of(name), lookup))
             };
+            let action = if selection.forced.contains(name) { action.forced() } else { action };
             if let Action::Hit { outputs } = &action {
                 made.insert(name, outputs.clone());
             }
@@ -152,6 +154,18 @@ impl Plan {
     /// Whether every stage is a hit.
     pub fn is_up_to_date(&self) -> bool {
         self.stages.iter().all(|stage| matches!(stage.action, Action::Hit { .. }))
+    }
+}
+
+impl Action {
+    /// The same for a stage that is to run although nothing changed.
+    #[must_use]
+    pub fn forced(self) -> Self {
+        match self {
+            Self::Hit { .. } => Self::Run { reasons: vec![Reason::Forced] },
+            Self::Maybe { reasons } => Self::Run { reasons: std::iter::once(Reason::Forced).chain(reasons).collect() },
+            run @ Self::Run { .. } => run,
+        }
     }
 }
 

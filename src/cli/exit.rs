@@ -104,7 +104,12 @@ impl CliError {
                 Exit::Usage
             }
             Self::Config(_) => Exit::Usage,
-            Self::Run(error) => Exit::Code(error.exit_code().into()),
+            Self::Run(error) => {
+                if let Some(help) = error.help() {
+                    anstream::eprintln!("   help: {help}");
+                }
+                Exit::Code(error.exit_code().into())
+            }
             Self::Cache(
                 CacheError::DestinationTaken { .. }
                 | CacheError::DestinationForbidden { .. }

@@ -21,6 +21,7 @@ mod recorded;
 mod run;
 mod runs;
 mod schema;
+mod selection;
 mod table;
 
 use std::process::ExitCode;

@@ -4,13 +4,15 @@ use clap::Args;
 use owo_colors::OwoColorize;
 
 use super::{
-    CliError, Exit, Format, candidates, pipeline::PipelineArguments, pipeline::print, pipeline::print_json,
-    pipeline::stages_named,
+    CliError, Exit, Format, pipeline::PipelineArguments, pipeline::print, pipeline::print_json,
+    selection::SelectionArguments,
 };
 use crate::{
-    cache::{Home, UserFiles},
-    graph::Graph,
-    plan::{self, Action, CacheLookup, Externals},
+    cache::Home,
+    config::Pipeline,
+    plan::{self, Action},
+    scheduler,
+    selection::Request,
 };
 
 /// Arguments of `pipe plan`.
@@ -18,9 +20,8 @@ use crate::{
 pub(super) struct Plan {
     #[command(flatten)]
     pipeline: PipelineArguments,
-    /// The stages to plan, with all that they need; all stages if none is named
-    #[arg(add = candidates::stages())]
-    stages: Vec<String>,
+    #[command(flatten)]
+    selection: SelectionArguments,
     /// How to write the result
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -29,20 +30,18 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn execute(self) -> Result<Exit, CliError> {
         let pipeline = self.pipeline.load()?;
-        let graph = Graph::new(&pipeline)?;
-        let targets = stages_named(&pipeline, &self.stages)?;
-        let all = targets.is_empty().then(|| pipeline.stages.keys());
-        let selected = graph.needed_for(all.into_iter().flatten().chain(&targets));
-        let home = Home::locate(&pipeline.folder)?;
-        let externals =
-            Externals::identify(&pipeline, &selected, &UserFiles::new(&home), |name| std::env::var_os(name))?;
-        let plan = plan::Plan::new(&pipeline, &graph, &selected, &externals, &CacheLookup::new(&home, &pipeline.name));
-        match self.format {
-            Format::Text => print(&text(&plan))?,
-            Format::Json => print_json(&plan)?,
-        }
-        Ok(Exit::Done)
+        show(&pipeline, &self.selection.request(&pipeline)?, self.format)
     }
+}
+
+/// Writes the plan of a request.
+pub(super) fn show(pipeline: &Pipeline, request: &Request, format: Format) -> Result<Exit, CliError> {
+    let plan = scheduler::plan(pipeline, &Home::locate(&pipeline.folder)?, request)?;
+    match format {
+        Format::Text => print(&text(&plan))?,
+        Format::Json => print_json(&plan)?,
+    }
+    Ok(Exit::Done)
 }
 
 /// A line a stage; further reasons stand below the first.

@@ -4,11 +4,11 @@ use std::{num::NonZeroUsize, process::ExitCode};
 
 use clap::Args;
 
-use super::{CliError, Exit, Format, candidates, pipeline::PipelineArguments, pipeline::stages_named};
+use super::{CliError, Exit, Format, pipeline::PipelineArguments, plan, selection::SelectionArguments};
 use crate::{
     cache::Home,
     report::{Human, JsonLines, Sink},
-    scheduler::{self, Options},
+    scheduler::{self, Offer, Options},
 };
 
 /// Arguments of `pipe run`.
@@ -16,12 +16,21 @@ use crate::{
 pub(super) struct Run {
     #[command(flatten)]
     pipeline: PipelineArguments,
-    /// The stages to bring up to date, with all that they need; all stages if none is named
-    #[arg(add = candidates::stages())]
-    stages: Vec<String>,
-    /// How many stages may run at a time
-    #[arg(long, default_value = "1", value_name = "N")]
-    jobs: NonZeroUsize,
+    #[command(flatten)]
+    selection: SelectionArguments,
+    /// How many stages may run at a time. Default: as many as there are CPUs for, of which a stage that does not say
+    /// how many it uses (`resources.cpus`) counts for one; with --jobs, it counts for none
+    #[arg(long, short, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+    /// What stages may use together. Default: what the machine has, as far as this process may use it
+    #[arg(long, value_name = "cpus=N,memory=SIZE,gpus=N")]
+    resources: Option<Offer>,
+    /// After a failure, go on with the stages that do not need what failed
+    #[arg(long, short)]
+    keep_going: bool,
+    /// Only say what would be done, and why: the same as `pipe plan`
+    #[arg(long, short = 'n')]
+    dry_run: bool,
     /// How to write what happens: text on standard error, or JSON lines on standard output
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -30,9 +39,14 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn execute(self) -> Result<Exit, CliError> {
         let pipeline = self.pipeline.load()?;
-        let targets = stages_named(&pipeline, &self.stages)?;
+        let request = self.selection.request(&pipeline)?;
+        if self.dry_run {
+            return plan::show(&pipeline, &request, self.format);
+        }
         let home = Home::locate(&pipeline.folder)?;
-        let options = Options { targets, jobs: self.jobs, again: again() };
+        let Self { jobs, resources, keep_going, .. } = self;
+        let resources = resources.unwrap_or_default();
+        let options = Options { request, jobs, resources, keep_going, again: again() };
         let mut sink: Box<dyn Sink> = match self.format {
             Format::Text => Box::new(Human::stderr()),
             Format::Json => Box::new(JsonLines::new(std::io::stdout())),

@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use indexmap::IndexSet;
 use pipe_stage::Digest;
 use serde::Serialize;
 use serde_json::Value;
@@ -15,6 +14,7 @@ use crate::{
     config::{self, Pipeline, StageName, StageSpec},
     graph::Graph,
     runs::{Story, Unsuccessful},
+    selection::Selection,
 };
 
 /// A chain of causes is followed until so many are found.
@@ -117,8 +117,8 @@ impl Explanation {
         stage: &StageName,
     ) -> Option<Self> {
         let spec = pipeline.stages.get(stage)?;
-        let selected: IndexSet<StageName> = graph.needed_for([stage]);
-        let plan = Plan::new(pipeline, graph, &selected, externals, lookup);
+        let selection = Selection { stages: graph.needed_for([stage]), ..Selection::default() };
+        let plan = Plan::new(pipeline, graph, &selection, externals, lookup);
         let last = lookup.last(stage);
         let planned: HashMap<&StageName, &StagePlan> = plan.stages.iter().map(|stage| (&stage.stage, stage)).collect();
         let StagePlan { key, action, .. } = (*planned.get(stage)?).clone();

@@ -110,6 +110,7 @@ mod tests {
             tests::{name, pipeline},
         },
         plan::{Action, Decision, External, Externals, Plan, decide},
+        selection::Request,
     };
 
     /// Runs one stage as the scheduler does; its work is to write `text`.
@@ -141,8 +142,8 @@ mod tests {
 
     fn plan(home: &Home, pipeline: &Pipeline, externals: &Externals) -> Action {
         let graph = Graph::new(pipeline).unwrap();
-        let selected = graph.needed_for(pipeline.stages.keys());
-        let mut plan = Plan::new(pipeline, &graph, &selected, externals, &CacheLookup::new(home, "test"));
+        let selection = Request::default().select(&graph).unwrap();
+        let mut plan = Plan::new(pipeline, &graph, &selection, externals, &CacheLookup::new(home, "test"));
         plan.stages.remove(0).action
     }
 

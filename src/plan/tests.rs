@@ -11,6 +11,7 @@ use crate::{
     cache::{Environment, FileIdentity, Home, UserFiles},
     graph::tests::{FAKE_2, name, pipeline},
     runs::Outcome,
+    selection::Request,
 };
 
 /// A cache in memory, and a scheduler that makes an artifact out of a key.
@@ -66,8 +67,8 @@ impl Memory {
     /// The plan, one line a stage.
     fn plan(&self, pipeline: &Pipeline) -> Vec<String> {
         let graph = Graph::new(pipeline).unwrap();
-        let selected = graph.needed_for(pipeline.stages.keys());
-        let plan = Plan::new(pipeline, &graph, &selected, &self.externals, self);
+        let selection = Request::default().select(&graph).unwrap();
+        let plan = Plan::new(pipeline, &graph, &selection, &self.externals, self);
         let words = |reasons: &[Reason]| reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         let line = |stage: &StagePlan| match &stage.action {
             Action::Hit { .. } => format!("{} hit", stage.stage),
@@ -412,7 +413,7 @@ fn files_that_are_missing_are_shown_all_at_once() {
             vec![UserFile { field: "source".to_owned(), path: path.into() }];
     }
     let files = UserFiles::new(&Home::open(temp.path().join("home")).unwrap());
-    let selected: IndexSet<StageName> = [name("a"), name("b")].into();
+    let selected: indexmap::IndexSet<StageName> = [name("a"), name("b")].into();
     let problems = Externals::identify(&pipeline, &selected, &files, |_| None).unwrap_err().to_json();
     let lines: Vec<_> = problems.as_array().unwrap().iter().map(|problem| problem["line"].as_u64().unwrap()).collect();
     assert_eq!(lines, [1, 2]);
@@ -424,7 +425,7 @@ fn files_that_are_missing_are_shown_all_at_once() {
 fn a_plan_is_json_that_machines_can_read() {
     let (memory, pipeline) = (Memory::default(), pipeline("a:\nb: a"));
     let graph = Graph::new(&pipeline).unwrap();
-    let plan = Plan::new(&pipeline, &graph, &graph.needed_for(pipeline.stages.keys()), &memory.externals, &memory);
+    let plan = Plan::new(&pipeline, &graph, &Request::default().select(&graph).unwrap(), &memory.externals, &memory);
     let key = plan.stages[0].key.unwrap();
     assert_eq!(
         serde_json::to_value(&plan).unwrap(),

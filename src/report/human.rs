@@ -13,13 +13,20 @@ use indexmap::IndexMap;
 use owo_colors::{OwoColorize, Style};
 use pipe_stage::{FailureClass, Level};
 
-use super::{Event, Outcome, Sink, StageFailure, Summary, format, live::Live, meter::Meter};
+use super::{
+    Event, Outcome, Sink, Skipped, StageFailure, Summary, format,
+    live::{Live, REDRAW_INTERVAL},
+    meter::Meter,
+};
 
 /// Without a terminal, this long passes between two progress lines of a stage.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// As many measurements fit beside the progress.
 const METRICS_SHOWN: usize = 3;
+
+/// Of the stages that were skipped for the same failure, as many are named.
+const SKIPPED_SHOWN: usize = 8;
 
 /// Writes a run as text.
 pub struct Human {
@@ -203,6 +210,13 @@ impl Human {
         let word = self.paint(word, style);
         let to_do = if unfinished == 0 { String::new() } else { format!(", {unfinished} to do") };
         self.print(&format!("{word} {} run, {hits} up to date{to_do} ({elapsed})", format::plural(ran, "stage")));
+        // One failure has just been told.
+        if summary.failed.len() > 1 {
+            self.print(&format!("  failed: {}", summary.failed.join(", ")));
+        }
+        for line in skipped_lines(&summary.skipped) {
+            self.print(&line);
+        }
         if let Some(command) = &summary.go_on {
             let command = self.paint(command, Style::new().bold());
             self.print(&format!("to go on from here: {command}"));
@@ -274,6 +288,16 @@ impl Sink for Human {
                 self.stage_line("-", Style::new(), stage, &format!("{warning} {}", format::printable(message)));
             }
             Event::StageFinished { stage, seconds, .. } => self.finished(stage, *seconds),
+            Event::StageRetrying { stage, attempt, retries, failure, seconds, delay_seconds } => {
+                self.ended(stage);
+                let (reason, seconds) = (format::printable(&failure.chain.join(": ")), format_seconds(*seconds));
+                let attempts = u64::from(*retries) + 1;
+                let text = format!("attempt {attempt} of {attempts} failed after {seconds}: {reason}");
+                self.stage_line("!", Style::new().yellow(), stage, &text);
+                let text = format!("again in {}", format_seconds(*delay_seconds));
+                self.stage_line("!", Style::new().yellow(), stage, &text);
+            }
+            Event::StageSkipped(_) => {} // the end of the run tells of them together
             Event::StageFailed { stage, kind, failure, seconds } => self.failed(stage, kind, failure, *seconds),
             Event::RunStopping { .. } => {
                 self.flush();
@@ -282,6 +306,32 @@ impl Sink for Human {
             Event::RunFinished(summary) => self.run_finished(summary),
         }
     }
+
+    fn redraws_every(&self) -> Option<Duration> {
+        matches!(self.output, Output::Live(_)).then_some(REDRAW_INTERVAL)
+    }
+
+    fn redraw(&mut self) {
+        if let Output::Live(live) = &mut self.output {
+            live.redraw();
+        }
+    }
+}
+
+/// A line for each failure, with the stages that were skipped for it.
+fn skipped_lines(skipped: &[Skipped]) -> impl Iterator<Item = String> {
+    let mut by_cause: IndexMap<&str, Vec<&str>> = IndexMap::new();
+    for skipped in skipped {
+        by_cause.entry(&skipped.because).or_default().push(&skipped.stage);
+    }
+    by_cause.into_iter().map(|(cause, stages)| {
+        let shown = stages[..stages.len().min(SKIPPED_SHOWN)].join(", ");
+        let more = match stages.len().saturating_sub(SKIPPED_SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        format!("  skipped because `{cause}` failed: {shown}{more}")
+    })
 }
 
 fn format_seconds(seconds: f64) -> String {
@@ -289,168 +339,4 @@ fn format_seconds(seconds: f64) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may panic")]
-mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use super::*;
-
-    #[derive(Clone, Default)]
-    struct Buffer(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Buffer {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn told(events: &[Event]) -> String {
-        let buffer = Buffer::default();
-        let mut human = Human::plain(buffer.clone());
-        for event in events {
-            human.event(event);
-        }
-        let bytes = buffer.0.lock().unwrap().clone();
-        String::from_utf8(bytes).unwrap()
-    }
-
-    fn run_started() -> Event {
-        let stages = vec!["corpus".to_owned(), "tokens".to_owned(), "kept".to_owned()];
-        Event::RunStarted { run: "r1".to_owned(), pipeline: "中文-sft".to_owned(), stages }
-    }
-
-    fn hit(stage: &str) -> Event {
-        Event::StageHit { stage: stage.to_owned() }
-    }
-
-    fn started(stage: &str) -> Event {
-        Event::StageStarted {
-            stage: stage.to_owned(),
-            kind: "tokenize".to_owned(),
-            reasons: vec!["config `max_length` changed from 384 to 128".to_owned()],
-            log: "a.log".into(),
-        }
-    }
-
-    fn finished(outcome: Outcome, ran: usize, hits: usize, unfinished: usize) -> Event {
-        let go_on = (outcome != Outcome::Done).then(|| "pipe run sft.yaml".to_owned());
-        Event::RunFinished(Summary { run: "r1".to_owned(), outcome, ran, hits, unfinished, seconds: 0.004, go_on })
-    }
-
-    #[test]
-    fn a_run_with_nothing_to_do_is_one_line() {
-        let text = told(&[run_started(), hit("corpus"), hit("tokens"), hit("kept"), finished(Outcome::Done, 0, 3, 0)]);
-        assert_eq!(text, "up to date: 3 stages (4 ms)\n");
-    }
-
-    #[test]
-    fn a_run_with_something_to_do_tells_of_every_stage() {
-        let text = told(&[
-            run_started(),
-            hit("corpus"),
-            started("tokens"),
-            Event::StageProgress { stage: "tokens".to_owned(), unit: "rows".to_owned(), done: 1200, total: Some(1200) },
-            Event::StageMetric { stage: "tokens".to_owned(), step: 1, values: [("loss".to_owned(), 1.23456)].into() },
-            Event::StageFinished { stage: "tokens".to_owned(), seconds: 1.25, outputs: [].into() },
-            hit("kept"),
-            finished(Outcome::Done, 1, 2, 0),
-        ]);
-        assert_eq!(
-            text,
-            "中文-sft: 3 stages, run r1\n\
-             = corpus  up to date\n\
-             > tokens  tokenize: config `max_length` changed from 384 to 128\n\
-             ✓ tokens  done in 1.25 s · 1,200 rows · loss 1.235\n\
-             = kept    up to date\n\
-             done: 1 stage run, 2 up to date (4 ms)\n"
-        );
-    }
-
-    #[test]
-    fn a_failure_shows_the_log_then_the_causes_then_the_way_on() {
-        let failure = StageFailure {
-            class: FailureClass::Stage,
-            chain: vec!["no rows".to_owned(), "the file is empty".to_owned()],
-            hint: Some("look at the data".to_owned()),
-            log: Some("tokens.log".into()),
-            tail: vec!["reading".to_owned()],
-        };
-        let kind = "tokenize".to_owned();
-        let text = told(&[
-            run_started(),
-            started("tokens"),
-            Event::StageFailed { stage: "tokens".to_owned(), kind, failure, seconds: 2.0 },
-            finished(Outcome::StageFailed, 0, 1, 2),
-        ]);
-        let end = text.split_once("384 to 128\n").unwrap().1;
-        assert_eq!(
-            end,
-            "✗ tokens  failed after 2.00 s\n\
-             \x20 last lines of tokens.log:\n\
-             \x20 | reading\n\
-             error: stage `tokens` (tokenize): no rows\n\
-             \x20 caused by: the file is empty\n\
-             \x20 help: look at the data\n\
-             failed: 0 stages run, 1 up to date, 2 to do (4 ms)\n\
-             to go on from here: pipe run sft.yaml\n"
-        );
-    }
-
-    #[test]
-    fn a_message_cannot_steer_the_terminal() {
-        let text = told(&[
-            run_started(),
-            Event::StageLog { stage: "kept".to_owned(), level: Level::Warn, message: "\u{1b}[2Jgone\u{7}".to_owned() },
-        ]);
-        assert_eq!(text, "- kept    warning: gone\n");
-        let failure = StageFailure {
-            class: FailureClass::Stage,
-            chain: vec!["two\nlines\u{1b}[1A".to_owned(), "\u{9b}2Jcause".to_owned()],
-            hint: Some("\u{1b}]0;title\u{7}try again".to_owned()),
-            log: None,
-            tail: Vec::new(),
-        };
-        let text = told(&[
-            run_started(),
-            started("kept"),
-            Event::StageMetric {
-                stage: "kept".to_owned(),
-                step: 1,
-                values: [("\u{1b}[31mloss".to_owned(), 1.0)].into(),
-            },
-            Event::StageProgress { stage: "kept".to_owned(), unit: "ro\u{8}ws".to_owned(), done: 1, total: None },
-            Event::StageFinished { stage: "kept".to_owned(), seconds: 1.0, outputs: Default::default() },
-            Event::StageFailed { stage: "kept".to_owned(), kind: "filter".to_owned(), failure, seconds: 1.0 },
-        ]);
-        let shown = text.lines().skip(2).collect::<Vec<_>>();
-        assert_eq!(
-            shown,
-            [
-                "✓ kept    done in 1.00 s · 1 rows · loss 1",
-                "✗ kept    failed after 1.00 s",
-                "error: stage `kept` (filter): two",
-                "    lines",
-                "  caused by: 2Jcause",
-                "  help: try again",
-            ]
-        );
-    }
-
-    #[test]
-    fn progress_is_put_in_words() {
-        let start = Instant::now();
-        let mut meter = Meter::new("steps", 0, Some(400), start);
-        meter.advance("steps", 100, Some(400), start + Duration::from_secs(25));
-        let metrics = [("loss", 1.2345), ("grad_norm", 0.5), ("learning_rate", 1e-4), ("eval_loss", 1.5)];
-        let metrics = metrics.map(|(name, value)| (name.to_owned(), value)).into();
-        let running = Running { kind: "train".to_owned(), meter: Some(meter), metrics, shown: start };
-        assert_eq!(
-            running.text(),
-            "100/400 steps · 4.00/s · 1m 15s left · loss 1.234 · eval_loss 1.500 · grad_norm 0.5000"
-        );
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ mod live;
 mod meter;
 mod stage_log;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use indexmap::IndexMap;
 use pipe_stage::{Digest, FailureClass, Level};
@@ -25,6 +25,14 @@ pub(crate) use stage_log::{StageLogs, tail};
 pub trait Sink {
     /// One thing that happened.
     fn event(&mut self, event: &Event);
+
+    /// How often [`Sink::redraw`] should be called while stages run, if at all.
+    fn redraws_every(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Time has passed.
+    fn redraw(&mut self) {}
 }
 
 /// A sink for those who only want the result.
@@ -124,6 +132,23 @@ pub enum Event {
         /// The digests of its outputs, by name.
         outputs: BTreeMap<String, Digest>,
     },
+    /// The stage made no artifact, and will be tried again.
+    StageRetrying {
+        /// The stage.
+        stage: String,
+        /// Which attempt failed, counted from 1.
+        attempt: u32,
+        /// How often it is tried again at most.
+        retries: u32,
+        /// Why.
+        failure: StageFailure,
+        /// How long the attempt took, in seconds.
+        seconds: f64,
+        /// How long the stage waits before the next attempt, in seconds.
+        delay_seconds: f64,
+    },
+    /// The stage's turn will not come.
+    StageSkipped(Skipped),
     /// The stage made no artifact.
     StageFailed {
         /// The stage.
@@ -155,12 +180,25 @@ pub struct Summary {
     pub ran: usize,
     /// How many were up to date.
     pub hits: usize,
-    /// How many were not brought up to date.
+    /// How many were not brought up to date, failed ones among them.
     pub unfinished: usize,
+    /// The stages that failed.
+    pub failed: Vec<String>,
+    /// In a run that goes on after a failure, the stages that could not.
+    pub skipped: Vec<Skipped>,
     /// How long it took, in seconds.
     pub seconds: f64,
     /// The command that goes on from here, unless all is done.
     pub go_on: Option<String>,
+}
+
+/// A stage whose turn does not come in this run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    /// The stage.
+    pub stage: String,
+    /// The stage that failed, from which it takes, maybe through others.
+    pub because: String,
 }
 
 /// How a run ended.

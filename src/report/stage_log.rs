@@ -55,8 +55,14 @@ impl Sink for StageLogs {
                 self.line(stage, &format!("failed: {}", failure.chain.join(": ")));
                 self.open.remove(stage);
             }
+            Event::StageRetrying { stage, failure, delay_seconds, .. } => {
+                let reason = failure.chain.join(": ");
+                self.line(stage, &format!("failed: {reason}; tried again in {delay_seconds} s"));
+                self.open.remove(stage);
+            }
             Event::CacheBusy { .. }
             | Event::RunStarted { .. }
+            | Event::StageSkipped(_)
             | Event::StageHit { .. }
             | Event::StageWaiting { .. }
             | Event::StageProgress { .. }

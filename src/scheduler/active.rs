@@ -1,111 +1,106 @@
-//! One stage from the moment that its key is locked: its job, its worker, and the way of its outputs into the cache.
+//! One stage from the start of its worker to its record in the cache.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitStatus,
-    sync::mpsc::SyncSender,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use indexmap::IndexMap;
-use pipe_stage::{Artifact, Event as Said, Job, PROTOCOL, Status};
+use pipe_stage::{Event as Word, Status};
 use rustix::process::Signal;
 
 use super::{
-    Message, Programs,
     ending::{self, Ending},
-    keeper::Finished,
-    process::Worker,
+    keeper::Unkept,
+    preparation::Ready,
+    process::{Launch, Said, Worker},
+    slots::Grant,
 };
 use crate::{
-    cache::{ActionRecord, Attempt, CacheError, Environment, Home, Identity, KeyLock, Store, crash},
-    config::{Pipeline, StageSpec},
-    plan::CacheLookup,
+    cache::{ActionRecord, Attempt, Environment, Home, Identity, Store, crash},
+    config::StageSpec,
 };
 
-/// The parts of the cache that a run works with.
-pub(super) struct Cache<'run> {
-    pub(super) home: &'run Home,
-    pub(super) store: Store,
-    pub(super) lookup: CacheLookup,
-}
-
-impl<'run> Cache<'run> {
-    pub(super) fn new(home: &'run Home, pipeline: &Pipeline) -> Self {
-        Self { home, store: Store::new(home), lookup: CacheLookup::new(home, &pipeline.name) }
-    }
-}
-
-/// What a stage is to be run on.
-pub(super) struct Order<'run> {
-    pub(super) spec: &'run StageSpec,
-    pub(super) pipeline: &'run Pipeline,
-    pub(super) identity: Identity,
-    /// Relative to the home.
-    pub(super) log: PathBuf,
-}
+/// A stage that was stopped because its time was up has this long to save what it has, or as long as its timeout is if
+/// that is shorter.
+const GRACE: Duration = Duration::from_secs(60);
 
 /// A stage whose worker runs.
 pub(super) struct Active {
-    worker: Worker,
+    pub(super) worker: Worker,
+    pub(super) grant: Grant,
     attempt: Attempt,
     identity: Identity,
     log: PathBuf,
     started: jiff::Timestamp,
     clock: Instant,
+    /// When it is stopped, and how.
+    deadline: Option<(Instant, Signal)>,
+    heard: Heard,
+    stopped: bool,
+    /// Its timeout, once that has passed.
+    overdue: Option<Duration>,
+}
+
+/// What a worker has said, as far as the record or the judgement will need it.
+#[derive(Default)]
+pub(super) struct Heard {
     last_word: Option<Status>,
     figures: IndexMap<String, serde_json::Value>,
     metrics: IndexMap<String, f64>,
     /// Lines on standard output that were no events.
     pub(super) noise: usize,
+}
+
+/// A stage whose worker is gone.
+pub(super) struct Ended {
+    attempt: Attempt,
+    identity: Identity,
+    log: PathBuf,
+    started: jiff::Timestamp,
+    clock: Instant,
+    heard: Heard,
+    status: ExitStatus,
     stopped: bool,
+    overdue: Option<Duration>,
 }
 
 impl Active {
-    /// Lays out the inputs and starts the worker. `stage` marks its messages.
+    /// Starts the worker. `log` is relative to the home.
     pub(super) fn launch(
-        order: Order<'_>,
-        lock: KeyLock,
-        cache: &Cache<'_>,
-        programs: &Programs,
-        messages: &SyncSender<Message>,
-        stage: usize,
-    ) -> Result<Self, Ending> {
-        let declaration = order.spec.declaration;
-        let program = programs.path(declaration.program).map_err(|error| Ending::environment(&error, error.hint()))?;
-        let attempt = Attempt::begin(cache.home, lock, &order.spec.outputs).map_err(cache_failed)?;
-        crash::point("scheduler.attempt");
-        let job = job(&order, &attempt, &cache.store).map_err(cache_failed)?;
-        let log = cache.home.root().join(&order.log);
+        ready: Ready,
+        spec: &StageSpec,
+        home: &Home,
+        grant: Grant,
+        log: PathBuf,
+    ) -> Result<Self, (Grant, Ending)> {
+        let Ready { identity, program, attempt, job, .. } = ready;
         let (started, clock) = (jiff::Timestamp::now(), Instant::now());
-        let worker = Worker::spawn(program, &job, &log, &attempt, messages, stage)
-            .map_err(|error| Ending::environment(&error, None))?;
+        let launched = Worker::spawn(Launch {
+            program: &program,
+            stage: spec.name.as_str(),
+            job,
+            log: &home.root().join(&log),
+            attempt: &attempt,
+            grant: &grant,
+        });
+        let worker = match launched {
+            Ok(worker) => worker,
+            Err(error) => return Err((grant, Ending::environment(&error, None))),
+        };
         crash::point("scheduler.spawned");
-        Ok(Self {
-            worker,
-            attempt,
-            identity: order.identity,
-            log: order.log,
-            started,
-            clock,
-            last_word: None,
-            figures: IndexMap::new(),
-            metrics: IndexMap::new(),
-            noise: 0,
-            stopped: false,
-        })
+        let deadline = spec.timeout.and_then(|timeout| clock.checked_add(timeout)).map(|time| (time, Signal::TERM));
+        let heard = Heard::default();
+        let overdue = None;
+        Ok(Self { worker, grant, attempt, identity, log, started, clock, deadline, heard, stopped: false, overdue })
     }
 
-    /// Keeps what the record or the judgement will need.
-    pub(super) fn heard(&mut self, said: &Said) {
-        match said {
-            // A step of training and an evaluation in between report different names.
-            Said::Metric { values, .. } => self.metrics.extend(values.clone()),
-            Said::Figure { name, value } => drop(self.figures.insert(name.clone(), value.clone())),
-            Said::Result(status) => self.last_word = Some(status.clone()),
-            Said::Progress { .. } | Said::Log { .. } => {}
-        }
+    /// Reads what the worker has said since, as far as it fits into `piece`.
+    pub(super) fn listen(&mut self, piece: &mut [u8], mut each: impl FnMut(&mut Heard, Said)) {
+        let heard = &mut self.heard;
+        self.worker.listen(piece, |said| each(heard, said));
     }
 
     /// Asks the worker to stop, or makes it.
@@ -114,7 +109,46 @@ impl Active {
         self.worker.signal(signal);
     }
 
-    /// When it began.
+    /// When [`Active::mind_the_time`] will have something to do.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline.map(|(time, _)| time)
+    }
+
+    /// Stops it if its time is up: first asks, then makes it. Gives its timeout when that passes.
+    pub(super) fn mind_the_time(&mut self, now: Instant, timeout: Option<Duration>) -> Option<Duration> {
+        let (_, signal) = self.deadline.take_if(|(time, _)| *time <= now)?;
+        self.worker.signal(signal);
+        if signal == Signal::KILL {
+            return None;
+        }
+        self.overdue = timeout;
+        self.deadline = Some((now + timeout.unwrap_or(GRACE).min(GRACE), Signal::KILL));
+        timeout
+    }
+
+    /// The worker has ended: what it left behind is ended, and its last words are heard.
+    pub(super) fn reap(self, piece: &mut [u8], mut each: impl FnMut(&mut Heard, Said)) -> (Ended, Grant) {
+        let Self { worker, grant, attempt, identity, log, started, clock, mut heard, stopped, overdue, .. } = self;
+        let status = worker.reap(piece, |said| each(&mut heard, said));
+        crash::point("scheduler.worker-ended");
+        (Ended { attempt, identity, log, started, clock, heard, status, stopped, overdue }, grant)
+    }
+}
+
+impl Heard {
+    pub(super) fn note(&mut self, word: &Word) {
+        match word {
+            // A step of training and an evaluation in between report different names.
+            Word::Metric { values, .. } => self.metrics.extend(values.clone()),
+            Word::Figure { name, value } => drop(self.figures.insert(name.clone(), value.clone())),
+            Word::Result(status) => self.last_word = Some(status.clone()),
+            Word::Progress { .. } | Word::Log { .. } => {}
+        }
+    }
+}
+
+impl Ended {
+    /// When its worker began.
     pub(super) fn clock(&self) -> Instant {
         self.clock
     }
@@ -124,20 +158,27 @@ impl Active {
         &self.log
     }
 
-    /// The worker is gone: what it made is to be kept, or the reason why not comes back.
-    pub(super) fn conclude(self, spec: &StageSpec, status: ExitStatus) -> Result<Finished, Ending> {
-        crash::point("scheduler.worker-ended");
+    /// Whether it has made something, and why not.
+    pub(super) fn judge(&self) -> Result<(), Ending> {
+        let stopped = self.stopped || self.overdue.is_some();
+        ending::judge(self.heard.last_word.clone(), self.status, stopped).map_err(|ending| match self.overdue {
+            Some(timeout) if !self.stopped => ending.overdue(timeout),
+            _ => ending,
+        })
+    }
+
+    /// What it made, ready to be kept, or the reason why there is nothing to keep. May take long.
+    pub(super) fn conclude(self, spec: &StageSpec, store: &Store) -> Result<Unkept, Ending> {
         let (ended, duration_seconds) = (jiff::Timestamp::now(), self.clock.elapsed().as_secs_f64());
-        ending::judge(self.last_word, status, self.stopped)?;
-        let folder = self.attempt.output();
-        let device = self.figures.get("device").and_then(|device| device.as_str()).map(str::to_owned);
+        self.judge()?;
+        let device = self.heard.figures.get("device").and_then(|device| device.as_str()).map(str::to_owned);
         let record = ActionRecord {
             key: *self.attempt.lock().key(),
             stage: spec.name.to_string(),
             identity: self.identity,
             outputs: BTreeMap::new(),
-            figures: self.figures,
-            metrics: self.metrics,
+            figures: self.heard.figures,
+            metrics: self.heard.metrics,
             environment: Environment {
                 device,
                 threads: spec.resources.cpus,
@@ -148,44 +189,6 @@ impl Active {
             duration_seconds,
             log: self.log,
         };
-        let outputs = spec.outputs.iter().map(|output| (output.name.clone(), folder.join(&output.name))).collect();
-        Ok(Finished { outputs, record, attempt: self.attempt })
+        Unkept::new(&spec.outputs, record, self.attempt, store).map_err(Ending::of_cache)
     }
-}
-
-/// An error of the cache is the stage's fault only if it is about what the stage wrote.
-pub(super) fn cache_failed(error: CacheError) -> Ending {
-    match error {
-        CacheError::Output(error) => Ending::stage(&error, None),
-        error => Ending::environment(&error, None),
-    }
-}
-
-fn job(order: &Order<'_>, attempt: &Attempt, store: &Store) -> Result<Job, CacheError> {
-    let mut inputs = BTreeMap::new();
-    for (port, digests) in &order.identity.inputs {
-        let mut artifacts = Vec::with_capacity(digests.len());
-        for (index, digest) in digests.iter().enumerate() {
-            let path = attempt.inputs().join(port).join(index.to_string());
-            store.materialise(digest, &path)?;
-            artifacts.push(Artifact { path, digest: *digest });
-        }
-        inputs.insert(port.clone(), artifacts);
-    }
-    let user_files = order.spec.user_files.iter().filter_map(|file| {
-        let digest = order.identity.files.get(&file.field)?.digest;
-        Some((file.field.clone(), Artifact { path: order.pipeline.folder.join(&file.path), digest }))
-    });
-    Ok(Job {
-        protocol: PROTOCOL,
-        kind: order.spec.declaration.kind.to_owned(),
-        stage: order.spec.name.to_string(),
-        config: order.spec.config.clone(),
-        inputs,
-        user_files: user_files.collect(),
-        output: attempt.output(),
-        work: attempt.work(),
-        resume: attempt.resume().to_owned(),
-        resources: order.spec.resources,
-    })
 }

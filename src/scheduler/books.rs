@@ -127,7 +127,6 @@ impl Books {
     }
 
     /// An attempt failed, and another one will follow.
-    #[expect(dead_code, reason = "for stages that are tried again")]
     pub(super) fn attempt_failed(&mut self, stage: &StageName, failure: &StageFailure, seconds: f64) {
         let (stage, error) = (stage.to_string(), failure.chain.clone());
         self.journal.push(&Line::AttemptFailed { stage, duration_seconds: seconds, error });

@@ -1,8 +1,10 @@
 //! From how a worker ended to what that means for its stage.
 
-use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
+use std::{os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
 
 use pipe_stage::{FailureClass, Status};
+
+use crate::{cache::CacheError, report};
 
 /// Why a worker's work is not to be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,23 @@ impl Ending {
     /// A failure that the stage is to blame for.
     pub(super) fn stage(error: &dyn std::error::Error, hint: Option<String>) -> Self {
         Self { class: FailureClass::Stage, chain: chain(error), hint }
+    }
+
+    /// An error of the cache, which is the stage's fault only if it is about what the stage wrote.
+    pub(super) fn of_cache(error: CacheError) -> Self {
+        match error {
+            CacheError::Output(error) => Self::stage(&error, None),
+            error => Self::environment(&error, None),
+        }
+    }
+
+    /// The same, of a stage that was stopped because its `timeout` was over: that is what it failed of.
+    pub(super) fn overdue(self, timeout: Duration) -> Self {
+        let message = format!("it was stopped after its timeout of {}", report::duration(timeout));
+        // What it said of being stopped is no news.
+        let cause = if self.class == FailureClass::Cancelled { Vec::new() } else { self.chain };
+        let hint = "give it more time with `timeout`, or less to do; what it can resume from is kept".to_owned();
+        Self { class: FailureClass::Stage, chain: std::iter::once(message).chain(cause).collect(), hint: Some(hint) }
     }
 }
 

@@ -35,7 +35,7 @@ const FIXED: &[(&str, &str)] = &[
 ];
 
 /// Names the folder of the attempt, which is removed with it.
-const TEMPORARY: &str = "TMPDIR";
+pub(super) const TEMPORARY: &str = "TMPDIR";
 
 /// Gives `command` the declared environment and nothing else. `temporary` is its folder for temporary files. A test may
 /// have the worker of `stage` die: see [`pipe_stage::crash`].

@@ -10,6 +10,8 @@
 
 mod active;
 mod books;
+mod capacity;
+mod crew;
 mod ending;
 mod engine;
 mod environment;
@@ -17,28 +19,43 @@ mod environment;
 pub(crate) mod fuzzing;
 mod keeper;
 mod lines;
+mod mailbox;
+mod preparation;
+mod priority;
 mod process;
 mod programs;
+mod queue;
 mod signals;
+mod slots;
+mod stages;
 mod strays;
 
-use std::{io, num::NonZeroUsize};
+use std::{io, num::NonZeroUsize, time::Instant};
 
 use crate::{
-    cache::{ActionRecord, CacheError, Home},
-    config::{ConfigError, Pipeline, StageName},
+    cache::{self, CacheError, Home, Records, Store, UserFiles},
+    config::{ConfigError, Pipeline, StageSpec},
+    graph::Graph,
+    plan::{Action, CacheLookup, Externals, Plan},
     report::{Event, Sink, Summary},
+    selection::{Request, Selection, SelectionError},
 };
 
+pub use capacity::{Excess, Offer, OfferError};
 pub use programs::{ProgramError, Programs};
 
 /// What a run is asked to do.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// The stages to bring up to date, with all that they need. Empty means all stages.
-    pub targets: Vec<StageName>,
-    /// How many stages may run at a time. Of those that use a GPU, one runs at a time.
-    pub jobs: NonZeroUsize,
+    /// The stages to bring up to date.
+    pub request: Request,
+    /// How many stages may run at a time; then a stage that does not say how many CPUs it uses counts for none. Without
+    /// it, as many as the machine has CPUs for, and such a stage counts for one.
+    pub jobs: Option<NonZeroUsize>,
+    /// What stages may use of the machine.
+    pub resources: Offer,
+    /// Whether a failure holds up only the stages that need what failed.
+    pub keep_going: bool,
     /// The command that does the same again, for telling how to go on.
     pub again: String,
 }
@@ -52,6 +69,12 @@ pub enum RunError {
     /// The cache cannot be used.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// The stages that are asked for do not go together, or lack what others should have made.
+    #[error(transparent)]
+    Selection(#[from] SelectionError),
+    /// A stage that has to run asks for more than there is.
+    #[error(transparent)]
+    Excess(#[from] Excess),
     /// The worker programs cannot be found.
     #[error(transparent)]
     Program(#[from] ProgramError),
@@ -64,21 +87,30 @@ impl RunError {
     /// The exit code: 2 for an invalid pipeline, 3 for what the environment lacks.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Pipeline(_) => 2,
-            Self::Cache(_) | Self::Program(_) | Self::System(_) => 3,
+            Self::Pipeline(_) | Self::Selection(_) => 2,
+            Self::Excess(_) | Self::Cache(_) | Self::Program(_) | Self::System(_) => 3,
+        }
+    }
+
+    /// What to do about it.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Selection(error) => Some(error.help()),
+            Self::Excess(error) => Some(error.help.clone()),
+            Self::Program(error) => error.hint(),
+            Self::Pipeline(_) | Self::Cache(_) | Self::System(_) => None,
         }
     }
 }
 
-/// What the threads tell the event loop.
-#[derive(Debug)]
-enum Message {
-    /// From the worker of the stage with this index.
-    Worker(usize, process::Said),
-    /// What became of the outputs of the stage with this index.
-    Kept(usize, Result<Box<ActionRecord>, ending::Ending>),
-    /// Someone may want the run to stop: see [`signals::SignalWatch`].
-    Signal,
+/// What the event loop and its crew work with; none of it changes while they do.
+struct Shared<'run> {
+    pipeline: &'run Pipeline,
+    home: &'run Home,
+    store: Store,
+    records: Records,
+    programs: Programs,
+    externals: Externals,
 }
 
 /// Brings the pipeline's stages up to date, and tells `sink` what happens.
@@ -89,9 +121,84 @@ enum Message {
 /// # Errors
 /// If the run could not begin or its record could not be kept. A stage that fails is no error of this function.
 pub fn run(pipeline: &Pipeline, home: &Home, options: &Options, sink: &mut dyn Sink) -> Result<Summary, RunError> {
+    let clock = Instant::now();
+    let graph = Graph::new(pipeline)?;
+    let selection = options.request.select(&graph)?;
     home.create()?;
     let _in_use =
         home.share(|holder| sink.event(&Event::CacheBusy { holder: holder.map(|holder| holder.to_string()) }))?;
+    if let Err(error) = cache::sweep(home) {
+        tracing::warn!(error = &error as &dyn std::error::Error, "scratch of earlier runs is left");
+    }
     strays::adopt();
-    engine::Engine::new(pipeline, home, options, sink)?.run()
+    let outlook = Outlook::new(pipeline, home, graph, selection)?;
+    outlook.refuse_excess(&options.resources)?;
+    let Outlook { graph, selection, externals, mut lookup, .. } = outlook;
+    let (store, records, programs) = (Store::new(home), Records::new(home), Programs::locate()?);
+    let shared = Shared { pipeline, home, store, records, programs, externals };
+    let stages = stages::Stages::new(pipeline, &graph, &selection);
+    let written = pipeline.source.digest();
+    let resolved = lookup.state().resolved(&written);
+    let specs = stages.iter().map(|stage| stage.spec);
+    let books = books::Books::open(pipeline, home, specs, &options.request.targets, resolved, clock)?;
+    lookup.state_mut().note_resolved(written, books.resolved());
+    engine::Engine::new(&shared, options, lookup, stages, books, sink).run()
+}
+
+/// What [`run`] would do.
+///
+/// # Errors
+/// If such a run could not begin.
+pub fn plan(pipeline: &Pipeline, home: &Home, request: &Request) -> Result<Plan, RunError> {
+    let graph = Graph::new(pipeline)?;
+    let selection = request.select(&graph)?;
+    Ok(Outlook::new(pipeline, home, graph, selection)?.plan())
+}
+
+/// All that a plan needs, looked up.
+struct Outlook<'run> {
+    pipeline: &'run Pipeline,
+    graph: Graph,
+    selection: Selection,
+    externals: Externals,
+    lookup: CacheLookup,
+}
+
+impl<'run> Outlook<'run> {
+    fn new(pipeline: &'run Pipeline, home: &Home, graph: Graph, mut selection: Selection) -> Result<Self, RunError> {
+        let (looked_at, files) = (selection.looked_at(&graph), UserFiles::new(home));
+        let externals = Externals::identify(pipeline, &looked_at, &files, |name| std::env::var_os(name))?;
+        let lookup = CacheLookup::new(home, &pipeline.name);
+        selection.take_given(pipeline, &graph, &externals, &lookup)?;
+        Ok(Self { pipeline, graph, selection, externals, lookup })
+    }
+
+    fn plan(&self) -> Plan {
+        Plan::new(self.pipeline, &self.graph, &self.selection, &self.externals, &self.lookup)
+    }
+
+    /// Refuses stages that have to run and could not, before anything begins. One that is up to date, or may turn out
+    /// to be, may ask for what it wants: its artifacts may come from a larger machine.
+    fn refuse_excess(&self, offer: &Offer) -> Result<(), Excess> {
+        let asks = |spec: &&StageSpec| {
+            let resources = &spec.resources;
+            resources.gpus > 0 || resources.cpus.is_some() || resources.memory_bytes.is_some()
+        };
+        let stages = self.selection.stages.iter().filter_map(|name| self.pipeline.stages.get(name));
+        let asking: Vec<&StageSpec> = stages.filter(asks).collect();
+        if asking.is_empty() {
+            return Ok(());
+        }
+        let capacity = capacity::Capacity::here(offer);
+        let mut excesses = asking.iter().filter_map(|spec| capacity.excess(&spec.name, &spec.resources)).peekable();
+        if excesses.peek().is_none() {
+            return Ok(());
+        }
+        let plan = self.plan();
+        let runs = |excess: &Excess| {
+            let mut stages = plan.stages.iter().filter(|stage| matches!(stage.action, Action::Run { .. }));
+            stages.any(|stage| stage.stage == excess.stage)
+        };
+        excesses.find(runs).map_or(Ok(()), Err)
+    }
 }

@@ -1,4 +1,5 @@
-//! One worker process: started, fed its job, listened to, stopped, waited for.
+//! One worker process: started on its job, listened to, stopped, reaped. Nothing here waits: the event loop does, for
+//! all workers at once.
 //!
 //! A worker is the leader of its own process group, so that Ctrl-C in a terminal reaches only the scheduler and a
 //! signal from the scheduler reaches everything that the worker started. It asks the kernel to die with its parent,
@@ -7,150 +8,170 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, Write},
-    os::unix::process::{CommandExt, ExitStatusExt},
+    io::{self, ErrorKind, Read},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::process::{CommandExt, ExitStatusExt},
+    },
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError, mpsc::SyncSender},
-    thread,
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
 };
 
-use pipe_stage::{Event, Job, Level, WORKER_SUBCOMMAND};
+use pipe_stage::{Event, WORKER_SUBCOMMAND};
 use rustix::{
+    fs::{OFlags, fcntl_setfl},
     io::{FdFlags, fcntl_setfd},
-    process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid},
+    process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid},
 };
 
-use super::{Message, environment, lines, strays};
+use super::{environment, lines::Lines, slots::Grant, strays};
 use crate::cache::Attempt;
 
-/// What a worker's threads tell the scheduler.
+/// At most this much is read from a worker in one go, in bytes; then others have their turn.
+pub(super) const PIECE_BYTES: usize = 64 * 1024;
+
+/// What is left in the pipe of a worker that has ended is read up to here, in bytes. A pipe holds less; only a process
+/// that fled from the worker's group goes on writing.
+const LAST_BYTES: usize = 1 << 20;
+
+/// What a worker says.
 #[derive(Debug)]
 pub(super) enum Said {
     /// A line of the protocol.
     Event(Event),
     /// A line on standard output that is none.
     Noise(String),
-    /// The process is gone, and everything it said has been passed on.
-    Ended(ExitStatus),
 }
 
 /// Why a worker could not be started.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SpawnError {
+    #[error("cannot open the stage's log {}", path.display())]
+    Log { path: PathBuf, source: io::Error },
     #[error("cannot start the worker program {}", program.display())]
     Program { program: PathBuf, source: io::Error },
-    #[error("cannot describe the job")]
-    Job(#[from] serde_json::Error),
-    #[error("cannot set up the worker's log, lock or threads")]
+    #[error("cannot set up the worker's streams and lock")]
     Plumbing(#[from] io::Error),
 }
 
-/// A running worker.
+/// What a worker is started with.
+pub(super) struct Launch<'a> {
+    pub(super) program: &'a Path,
+    /// The stage's name.
+    pub(super) stage: &'a str,
+    /// The job description, to be read from here.
+    pub(super) job: File,
+    /// Its standard error is appended to this file.
+    pub(super) log: &'a Path,
+    /// It keeps the attempt's lock as long as it lives, also if the scheduler dies first: the next run waits until it
+    /// is gone.
+    pub(super) attempt: &'a Attempt,
+    pub(super) grant: &'a Grant,
+}
+
+/// A worker that runs, or has ended and not been reaped.
 #[derive(Debug)]
 pub(super) struct Worker {
+    child: Child,
     group: Pid,
-    /// Whether the process was reaped: from then on its number may belong to someone else.
-    reaped: Arc<Mutex<bool>>,
+    /// Readable once the process has ended. `None` where the kernel has no such descriptors.
+    end: Option<OwnedFd>,
+    /// Until it is closed at the other end.
+    output: Option<ChildStdout>,
+    lines: Lines,
 }
 
 impl Worker {
-    /// Starts `program` on `job`. What it says goes to `messages` under `stage`, and ends with [`Said::Ended`]; its
-    /// standard error is appended to `log`. It keeps the attempt's
-    /// lock as long as it lives, also if the scheduler dies first: the next run waits until it is gone.
-    pub(super) fn spawn(
-        program: &Path,
-        job: &Job,
-        log: &Path,
-        attempt: &Attempt,
-        messages: &SyncSender<Message>,
-        stage: usize,
-    ) -> Result<Self, SpawnError> {
-        let text = serde_json::to_vec(job)?;
-        let log = File::options().append(true).create(true).open(log)?;
+    pub(super) fn spawn(launch: Launch<'_>) -> Result<Self, SpawnError> {
+        let Launch { program, stage, job, log, attempt, grant } = launch;
+        let log = File::options()
+            .append(true)
+            .create(true)
+            .open(log)
+            .map_err(|source| SpawnError::Log { path: log.to_owned(), source })?;
         let mut command = Command::new(program);
         command
             .arg(WORKER_SUBCOMMAND)
-            .stdin(Stdio::piped())
+            .stdin(job)
             .stdout(Stdio::piped())
             .stderr(log)
             // No stage may depend on where the scheduler was started.
             .current_dir("/")
             .process_group(0);
-        environment::declare(&mut command, &job.stage, &attempt.temporary());
+        environment::declare(&mut command, stage, &attempt.temporary());
+        command.envs(grant.variables());
 
         // Workers are only spawned on this thread, so no other child inherits the descriptor in between.
         fcntl_setfd(attempt.lock(), FdFlags::empty()).map_err(io::Error::from)?;
-        let spawned = {
-            let mut workers = strays::workers();
-            command.spawn().inspect(|child| workers.push(Pid::from_child(child)))
-        };
+        let spawned = strays::born(&attempt.temporary(), || command.spawn());
         fcntl_setfd(attempt.lock(), FdFlags::CLOEXEC).map_err(io::Error::from)?;
         let mut child = spawned.map_err(|source| SpawnError::Program { program: program.to_owned(), source })?;
 
-        let worker = Self { group: Pid::from_child(&child), reaped: Arc::default() };
-        let threads = match (child.stdin.take(), child.stdout.take()) {
-            (Some(stdin), Some(stdout)) => worker.start_threads(child, stdin, stdout, text, messages, stage),
-            _ => Err(io::Error::other("the worker has no standard streams")),
-        };
-        // Without its threads nobody would wait for it.
-        threads.inspect_err(|_| worker.signal(Signal::KILL))?;
+        let group = Pid::from_child(&child);
+        let output = child.stdout.take();
+        let worker =
+            Self { child, group, end: pidfd_open(group, PidfdFlags::empty()).ok(), output, lines: Lines::default() };
+        if let Some(output) = &worker.output
+            && let Err(error) = fcntl_setfl(output, OFlags::NONBLOCK)
+        {
+            worker.signal(Signal::KILL);
+            return Err(io::Error::from(error).into());
+        }
         Ok(worker)
     }
 
-    /// Sends a signal to the worker and to all that it started. Nothing happens if it is gone.
+    /// Sends a signal to the worker and to all that it started. Its number is its own until it is reaped.
     pub(super) fn signal(&self, signal: Signal) {
-        let reaped = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*reaped {
-            let _ = kill_process_group(self.group, signal);
-        }
+        let _ = kill_process_group(self.group, signal);
     }
 
-    fn start_threads(
-        &self,
-        child: Child,
-        mut stdin: ChildStdin,
-        stdout: ChildStdout,
-        job: Vec<u8>,
-        messages: &SyncSender<Message>,
-        stage: usize,
-    ) -> io::Result<()> {
-        let builder = |name: &str| thread::Builder::new().name(format!("{name} of worker {}", child.id()));
-        // A worker that ends before it has read its job says why in another way.
-        let feeder = builder("input").spawn(move || drop(stdin.write_all(&job)))?;
-        let listener = builder("output").spawn({
-            let messages = messages.clone();
-            move || listen(stdout, &messages, stage)
-        })?;
-        let (group, reaped, messages) = (self.group, Arc::clone(&self.reaped), messages.clone());
-        builder("end").spawn(move || {
-            let status = wait(child, group, &reaped);
-            let left = strays::end_after(group);
-            if left > 0 {
-                let message = format!(
-                    "its worker left {left} {} behind: killed",
-                    if left == 1 { "process" } else { "processes" }
-                );
-                let said = Said::Event(Event::Log { level: Level::Warn, message });
-                let _ = messages.send(Message::Worker(stage, said));
+    /// The descriptors that become readable when it has something to say, or ends.
+    pub(super) fn watched(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.output.as_ref().map(AsFd::as_fd).into_iter().chain(self.end.as_ref().map(AsFd::as_fd))
+    }
+
+    /// Whether its end has to be asked for again and again.
+    pub(super) fn ends_silently(&self) -> bool {
+        self.end.is_none()
+    }
+
+    /// Reads what it has said since, but no more than fits into `piece`. Gives how much that was, in bytes.
+    pub(super) fn listen(&mut self, piece: &mut [u8], mut heard: impl FnMut(Said)) -> usize {
+        let Some(output) = &mut self.output else { return 0 };
+        match output.read(piece) {
+            Ok(0) => {}
+            Ok(read) => {
+                self.lines.take(&piece[..read], |line| heard(understand(line)));
+                return read;
             }
-            // All that could write to them is gone, so the pipes have ended.
-            let _ = feeder.join();
-            let _ = listener.join();
-            let _ = messages.send(Message::Worker(stage, Said::Ended(status)));
-        })?;
-        Ok(())
-    }
-}
-
-/// Passes on every line until the stream ends.
-fn listen(stdout: ChildStdout, messages: &SyncSender<Message>, stage: usize) {
-    let mut stdout = BufReader::new(stdout);
-    let mut line = Vec::new();
-    while let Ok(true) = lines::next_line(&mut stdout, &mut line) {
-        if messages.send(Message::Worker(stage, understand(&line))).is_err() {
-            return; // the scheduler has ended
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return 0,
+            Err(_) => {}
         }
+        self.output = None;
+        self.lines.end(|line| heard(understand(line)));
+        0
+    }
+
+    /// Whether the process has ended. It stays a zombie until it is reaped, so that its number remains its own.
+    pub(super) fn has_ended(&self) -> bool {
+        let asked = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        // An error means that it cannot be waited for: reaping will say so.
+        !matches!(waitid(WaitId::Pid(self.group), asked), Ok(None))
+    }
+
+    /// Ends the group of a worker that has ended, and hears its last words.
+    pub(super) fn reap(mut self, piece: &mut [u8], mut heard: impl FnMut(Said)) -> ExitStatus {
+        self.signal(Signal::KILL);
+        let mut last = 0;
+        while last < LAST_BYTES {
+            match self.listen(piece, &mut heard) {
+                0 => break,
+                read => last += read,
+            }
+        }
+        self.lines.end(|line| heard(understand(line)));
+        // Cannot fail for a child that nobody else waits for; if it does, that is no success.
+        strays::buried(&mut self.child).unwrap_or_else(|_| ExitStatus::from_raw(1 << 8))
     }
 }
 
@@ -160,16 +181,4 @@ pub(super) fn understand(line: &[u8]) -> Said {
         Ok(event) => Said::Event(event),
         Err(_) => Said::Noise(String::from_utf8_lossy(line).into_owned()),
     }
-}
-
-/// Waits for the end of the worker, and ends what it left behind.
-fn wait(mut child: Child, group: Pid, reaped: &Mutex<bool>) -> ExitStatus {
-    // First without reaping: as long as the zombie is there, the number of the group is ours.
-    let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-    let _ = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(group), ended));
-    let mut reaped = reaped.lock().unwrap_or_else(PoisonError::into_inner);
-    let _ = kill_process_group(group, Signal::KILL);
-    *reaped = true;
-    // Cannot fail for a child that nobody else waits for; if it does, that is no success.
-    child.wait().unwrap_or_else(|_| ExitStatus::from_raw(1 << 8))
 }

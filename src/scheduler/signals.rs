@@ -5,7 +5,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
-        mpsc::SyncSender,
     },
 };
 
@@ -14,7 +13,7 @@ use signal_hook::{
     iterator::{Handle, Signals},
 };
 
-use super::Message;
+use super::mailbox::Bell;
 
 /// From this one on, nobody waits for the event loop any more: it may be busy hashing.
 const LAST: usize = 3;
@@ -26,7 +25,8 @@ pub(super) struct SignalWatch {
 }
 
 impl SignalWatch {
-    pub(super) fn start(messages: SyncSender<Message>) -> io::Result<Self> {
+    /// Rings `bell` at each signal.
+    pub(super) fn start(bell: Bell) -> io::Result<Self> {
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         let (handle, count) = (signals.handle(), Arc::new(AtomicUsize::new(0)));
         std::thread::Builder::new().name("signals".to_owned()).spawn({
@@ -37,8 +37,7 @@ impl SignalWatch {
                         // Workers are killed by the kernel as their parent ends; their checkpoints stay.
                         std::process::exit(1);
                     }
-                    // Only wakes the loop up. If the channel is full, the loop is awake.
-                    let _ = messages.try_send(Message::Signal);
+                    bell.ring();
                 }
             }
         })?;

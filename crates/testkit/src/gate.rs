@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{CWD, FileType, Mode, OFlags, mknodat},
+};
 
 /// The test's side: a folder with the pipes `arrived` and `go`.
 #[derive(Debug, Clone)]
@@ -51,6 +54,20 @@ impl Gate {
     }
 }
 
+impl Gate {
+    /// Whether a worker stands at the gate, or is about to.
+    ///
+    /// # Errors
+    /// If the pipe cannot be read.
+    pub fn has_worker(&self) -> io::Result<bool> {
+        let path = self.folder.join("arrived");
+        let pipe = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+        let mut fds = [PollFd::new(&pipe, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default()))?;
+        Ok(!fds[0].revents().is_empty())
+    }
+}
+
 impl Arrived {
     /// Lets the worker pass.
     ///
@@ -66,7 +83,7 @@ impl Arrived {
     /// If the pipe cannot be read.
     pub fn lives(&mut self) -> io::Result<bool> {
         let flags = rustix::fs::fcntl_getfl(&self.pipe)?;
-        rustix::fs::fcntl_setfl(&self.pipe, flags | rustix::fs::OFlags::NONBLOCK)?;
+        rustix::fs::fcntl_setfl(&self.pipe, flags | OFlags::NONBLOCK)?;
         let read = self.pipe.read(&mut [0]);
         rustix::fs::fcntl_setfl(&self.pipe, flags)?;
         match read {

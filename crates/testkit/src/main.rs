@@ -2,12 +2,13 @@
 
 use std::{num::NonZeroUsize, path::PathBuf, process::ExitCode};
 
-use clap::Parser;
+use clap::{Args, Parser};
 use pipe::{
     cache::Home,
-    config::{self, StageName},
+    config::{self, Pipeline, StageName},
     report::{Human, JsonLines, Sink},
-    scheduler::{self, Options, RunError},
+    scheduler::{self, Offer, Options, RunError},
+    selection::Request,
 };
 
 /// Of diagnostics, in columns.
@@ -16,14 +17,21 @@ const WIDTH: usize = 120;
 #[derive(Parser)]
 enum Arguments {
     Run {
-        file: PathBuf,
-        stages: Vec<String>,
-        #[arg(long = "set")]
-        overrides: Vec<String>,
-        #[arg(long, default_value = "1")]
-        jobs: NonZeroUsize,
+        #[command(flatten)]
+        what: What,
+        #[arg(long)]
+        jobs: Option<NonZeroUsize>,
+        #[arg(long)]
+        resources: Option<Offer>,
+        #[arg(long)]
+        keep_going: bool,
         #[arg(long)]
         text: bool,
+    },
+    /// Prints the plan as one line of JSON.
+    Plan {
+        #[command(flatten)]
+        what: What,
     },
     Worker,
     Linger {
@@ -41,7 +49,26 @@ fn main() -> ExitCode {
     pipe::cli::guard(program)
 }
 
-#[expect(clippy::print_stderr, reason = "the edge of a program for tests")]
+#[derive(Args)]
+struct What {
+    file: PathBuf,
+    stages: Vec<String>,
+    #[arg(long = "set")]
+    overrides: Vec<String>,
+    #[arg(long, num_args = 1..)]
+    only: Vec<String>,
+    #[arg(long, num_args = 1..)]
+    from: Vec<String>,
+    #[arg(long, num_args = 1..)]
+    force: Vec<String>,
+    #[arg(long)]
+    force_all: bool,
+}
+
+/// A program that ends: what it says, and its exit code.
+struct End(String, u8);
+
+#[expect(clippy::print_stdout, reason = "the edge of a program for tests")]
 fn program() -> ExitCode {
     match Arguments::parse() {
         Arguments::Bug { in_thread: false } => panic!("told to"),
@@ -50,44 +77,61 @@ fn program() -> ExitCode {
             ExitCode::SUCCESS
         }
         Arguments::Worker => pipe_stage::worker_main(&pipe_testkit::runners()),
-        Arguments::Linger { gate, ready } => match pipe_testkit::linger(&gate, &ready) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("{error}");
-                ExitCode::FAILURE
-            }
-        },
-        Arguments::Run { file, stages, overrides, jobs, text } => {
-            let overrides: Vec<_> = overrides
-                .iter()
-                .filter_map(|given| given.split_once('='))
-                .map(|(path, value)| (path.to_owned(), value.to_owned()))
-                .collect();
-            let pipeline = match config::load(&file, &overrides, pipe_testkit::KINDS) {
-                Ok(pipeline) => pipeline,
-                Err(error) => {
-                    eprintln!("{}", config::render(&error, false, WIDTH));
-                    return ExitCode::from(2);
-                }
-            };
+        Arguments::Linger { gate, ready } => {
+            let lingered = pipe_testkit::linger(&gate, &ready);
+            exit(lingered.map(|()| 0).map_err(|error| End(error.to_string(), 1)))
+        }
+        Arguments::Run { what, jobs, resources, keep_going, text } => {
             let mut sink: Box<dyn Sink> =
                 if text { Box::new(Human::stderr()) } else { Box::new(JsonLines::new(std::io::stdout())) };
-            let options = Options {
-                targets: stages.iter().filter_map(|name| StageName::new(name)).collect(),
-                jobs,
-                again: format!("pipe run {}", file.display()),
+            let again = format!("pipe run {}", what.file.display());
+            let options = |request| {
+                let resources = resources.unwrap_or_default();
+                Options { request, jobs, resources, keep_going, again }
             };
-            let home = Home::locate(&pipeline.folder).map_err(RunError::from);
-            match home.and_then(|home| scheduler::run(&pipeline, &home, &options, sink.as_mut())) {
-                Ok(summary) => ExitCode::from(summary.outcome.exit_code()),
-                Err(error) => {
-                    match &error {
-                        RunError::Pipeline(error) => eprintln!("{}", config::render(error, false, WIDTH)),
-                        error => eprintln!("{error}"),
-                    }
-                    ExitCode::from(error.exit_code())
-                }
-            }
+            exit(what.with(|pipeline, home, request| {
+                scheduler::run(pipeline, home, &options(request), sink.as_mut())
+                    .map(|summary| summary.outcome.exit_code())
+            }))
         }
+        Arguments::Plan { what } => exit(what.with(|pipeline, home, request| {
+            let plan = scheduler::plan(pipeline, home, &request)?;
+            println!("{}", serde_json::to_string(&plan).unwrap_or_default());
+            Ok(0)
+        })),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the edge of a program for tests")]
+fn exit(result: Result<u8, End>) -> ExitCode {
+    ExitCode::from(result.unwrap_or_else(|End(message, code)| {
+        eprintln!("{message}");
+        code
+    }))
+}
+
+impl What {
+    /// Does `work` with the pipeline, its home, and the stages that are meant.
+    fn with(self, work: impl FnOnce(&Pipeline, &Home, Request) -> Result<u8, RunError>) -> Result<u8, End> {
+        let overrides = self.overrides.iter().filter_map(|given| given.split_once('='));
+        let overrides: Vec<_> = overrides.map(|(path, value)| (path.to_owned(), value.to_owned())).collect();
+        let pipeline = config::load(&self.file, &overrides, pipe_testkit::KINDS)
+            .map_err(|error| End(config::render(&error, false, WIDTH), 2))?;
+        let names = |names: &[String]| names.iter().filter_map(|name| StageName::new(name)).collect();
+        let request = Request {
+            targets: names(&self.stages),
+            only: names(&self.only),
+            from: names(&self.from),
+            force: names(&self.force),
+            force_all: self.force_all,
+        };
+        let home = Home::locate(&pipeline.folder).map_err(RunError::from);
+        home.and_then(|home| work(&pipeline, &home, request)).map_err(|error| {
+            let message = match &error {
+                RunError::Pipeline(error) => config::render(error, false, WIDTH),
+                error => format!("{error}\n{}", error.help().unwrap_or_default()),
+            };
+            End(message, error.exit_code())
+        })
     }
 }

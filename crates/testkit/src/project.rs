@@ -86,9 +86,32 @@ impl Project {
     /// # Errors
     /// If the program cannot be started.
     pub fn start(&self, arguments: &[&str]) -> io::Result<Running> {
+        self.start_in(&[], arguments)
+    }
+
+    /// Starts a run in which these variables of the environment are set.
+    ///
+    /// # Errors
+    /// If the program cannot be started.
+    pub fn start_in(&self, environment: &[(&str, &str)], arguments: &[&str]) -> io::Result<Running> {
         let mut command = self.command();
-        command.arg("run").arg("pipeline.yaml").args(arguments);
+        command.envs(environment.iter().copied()).arg("run").arg("pipeline.yaml").args(arguments);
         Ok(Running { child: command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()? })
+    }
+
+    /// What a run would do: for each stage `hit`, `run` or `maybe`.
+    ///
+    /// # Errors
+    /// If the program cannot be started, or fails: then with what it said.
+    pub fn plan(&self, arguments: &[&str]) -> io::Result<Vec<(String, String)>> {
+        let output = self.command().arg("plan").arg("pipeline.yaml").args(arguments).output()?;
+        if !output.status.success() {
+            return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
+        }
+        let plan: Value = serde_json::from_slice(&output.stdout)?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let stages = plan["stages"].as_array().into_iter().flatten();
+        Ok(stages.map(|stage| (text(&stage["stage"]), text(&stage["action"]))).collect())
     }
 
     /// The text in the newest artifact of `stage`, by the events of `ran`.

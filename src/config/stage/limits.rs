@@ -40,7 +40,7 @@ pub(in super::super) struct ResourceFields {
 
 /// Text that is no quantity: what is wrong, and what would be right.
 #[derive(Debug, PartialEq, Eq)]
-struct Refused(String, &'static str);
+pub(crate) struct Refused(pub(crate) String, pub(crate) &'static str);
 
 pub(super) fn read_resources(node: &Node, report: &mut Report) -> Resources {
     let fields: ResourceFields = match pipe_yaml::deserialize(node) {
@@ -92,7 +92,7 @@ fn add(report: &mut Report, node: &Node, field: &str, Refused(message, help): Re
 }
 
 /// A number of bytes, or a number with a unit.
-fn parse_bytes(text: &str) -> Result<u64, Refused> {
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, Refused> {
     const HELP: &str = "such as 8GB, 512MiB, or a number of bytes";
     let text = text.trim();
     let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gate;
 
+mod scheduled;
 mod wild;
 mod work;
 
@@ -23,6 +24,8 @@ pub static KINDS: &[Declaration] = &[
     Declaration::of::<Count>(),
     Declaration::of::<CopyFile>(),
     Declaration::of::<OnTorch>(),
+    Declaration::of::<scheduled::Flaky>(),
+    Declaration::of::<scheduled::Surroundings>(),
     Declaration::of::<wild::Wild>(),
     Declaration::of::<work::Work>(),
     Declaration::of::<work::Fork>(),
@@ -38,6 +41,8 @@ pub fn runners() -> Vec<Runner> {
         Runner::of::<Halves>(),
         Runner::of::<Count>(),
         Runner::of::<CopyFile>(),
+        Runner::of::<scheduled::Flaky>(),
+        Runner::of::<scheduled::Surroundings>(),
         Runner::of::<wild::Wild>(),
         Runner::of::<work::Work>(),
         Runner::of::<work::Fork>(),

@@ -36,7 +36,7 @@ fn every_way_to_fail_has_its_code_and_its_reason() {
         ("fail", 1, "the fake stage was told to fail\nbecause of the test", "tell it to work"),
         ("lack_something", 3, "there is no accelerator", ""),
         ("abort", 1, "its worker was killed by signal 6 (abort)", "pipe log"),
-        ("panic", 1, "its worker ended with code 101", "a bug in the stage"),
+        ("panic", 1, "its worker ended with code 70", "a bug in the stage"),
         ("vanish", 1, "its worker ended without a result", "a bug in the stage"),
         ("write_nothing", 1, "the output `out` is empty", ""),
     ];
@@ -61,7 +61,7 @@ fn a_panic_of_a_worker_shows_its_message() {
 #[test]
 fn a_failure_stops_the_run_and_the_next_one_goes_on_from_there() {
     let project = project(FOUR);
-    let failed = run_with(&project, "fail");
+    let failed = project.run(&["--jobs", "1", "--set", "stages.middle.with.behaviour=fail"]).unwrap();
     assert_eq!(failed.started(), ["before", "middle"]);
     let end = failed.events.last().unwrap();
     assert_eq!(
@@ -100,7 +100,7 @@ fn a_worker_that_writes_other_lines_is_warned_of_and_works() {
 fn figures_are_kept_and_told() {
     let project = project(FOUR);
     let ran = project.run(&[]).unwrap();
-    let figure = ran.events_of("stage_figure").next().unwrap();
+    let figure = ran.events_of("stage_figure").find(|event| event["stage"] == "before").unwrap();
     assert_eq!((figure["name"].as_str(), figure["value"].as_u64()), (Some("length"), Some(4)));
 }
 

@@ -68,3 +68,20 @@ fn one_that_waits_can_be_stopped() {
     worker.open().unwrap();
     assert_eq!(first.finish().unwrap().code(), 0);
 }
+
+#[test]
+fn a_stage_that_waits_for_another_run_holds_no_slot() {
+    let (project, gate) = gated();
+    let text = std::fs::read_to_string(project.folder().join("pipeline.yaml")).unwrap();
+    project.write("pipeline.yaml", &format!("{text}  aside: {{ kind: write, with: {{ text: aside }} }}\n")).unwrap();
+    let first = project.start(&["slow"]).unwrap();
+    let worker = gate.wait_for_worker().unwrap();
+    // `slow` has the longer way behind it, and so its turn comes first.
+    let mut second = project.start(&["--jobs", "1"]).unwrap();
+    second.wait_for("stage_waiting").unwrap();
+    assert_eq!(second.wait_for("stage_finished").unwrap()["stage"], "aside");
+    worker.open().unwrap();
+    let second = second.finish().unwrap();
+    assert_eq!((second.code(), second.hits(), second.started()), (0, vec!["slow".to_owned()], vec!["word".to_owned()]));
+    assert_eq!(first.finish().unwrap().code(), 0);
+}

@@ -40,6 +40,14 @@ pub enum CacheError {
     /// A stage's output cannot be stored.
     #[error(transparent)]
     Output(#[from] OutputError),
+    /// Something is to be removed from a cache while somebody uses it.
+    #[error("the cache `{}` is in use by {by}: wait until that has ended, or say --wait", path.display())]
+    InUse {
+        /// The home.
+        path: PathBuf,
+        /// Who uses it.
+        by: String,
+    },
     /// An artifact is not whole.
     #[error("the artifact {} cannot be used: {flaw}; run the pipeline to make it again", digest.short())]
     Artifact {

@@ -8,6 +8,7 @@ use owo_colors::OwoColorize;
 use crate::{
     cache::CacheError,
     config::{self, ConfigError},
+    runs::Unclear,
     scheduler::RunError,
 };
 
@@ -55,6 +56,9 @@ pub enum CliError {
     /// The cache cannot be used.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// What a run needs is not known.
+    #[error("{0}; nothing was removed")]
+    Unclear(#[from] Unclear),
     /// A run could not begin.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -116,6 +120,11 @@ impl CliError {
                 | CacheError::DestinationIsFolder { .. }
                 | CacheError::DestinationEdited { .. },
             ) => Exit::Usage,
+            Self::Unclear(unclear) => {
+                let path = unclear.path.display();
+                anstream::eprintln!("   help: if the run is not worth keeping, remove {path}");
+                Exit::Environment
+            }
             Self::Cache(_) | Self::Write { .. } => Exit::Environment,
         }
     }

@@ -85,7 +85,7 @@ enum Command {
     Log(log::Log),
     /// Copy a stage's artifact out of the cache
     Get(get::Get),
-    /// Look after what is stored: verify
+    /// Look after what is stored: verify it, remove what nothing needs, say what takes the space
     Cache(cache::Cache),
     /// Say what this machine has and which kinds it can run
     Doctor(doctor::Doctor),

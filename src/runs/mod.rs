@@ -12,6 +12,7 @@ mod machine;
 mod measure;
 mod read;
 mod record;
+mod retention;
 
 use std::{
     collections::BTreeMap,
@@ -33,6 +34,7 @@ pub use measure::Measure;
 pub(crate) use measure::figures;
 pub use read::RunSummary;
 pub use record::{AttemptRun, Counts, Outcome, RunRecord, RunStatus, StageRun, resolved_yaml};
+pub use retention::{Judged, Retention, Stays, Unclear};
 
 /// The run records of a home.
 #[derive(Debug, Clone)]

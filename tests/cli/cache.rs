@@ -2,8 +2,10 @@
 
 use std::{
     fs::{self, FileTimes, Permissions},
+    io::{BufRead, BufReader},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Stdio,
 };
 
 use serde_json::Value;
@@ -125,6 +127,139 @@ fn what_cannot_be_made_again_is_named_with_the_reason() {
     let actions = fs::read_dir(project.path("home/actions")).unwrap().map(|entry| entry.unwrap().path());
     actions.for_each(|record| fs::remove_file(record).unwrap());
     assert_eq!(lost(&project), "no record tells how it was made");
+}
+
+/// Runs the pipeline on other data, and gives the text.
+fn run_with(project: &Project, text: &str) -> String {
+    fs::write(project.path("data/chat.jsonl"), text).unwrap();
+    let ran = project.run(&["run", "p.yaml"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    text.to_owned()
+}
+
+#[test]
+fn without_a_rule_gc_removes_only_what_no_run_needs() {
+    let project = ran();
+    let old = run_with(&project, "old");
+    run_with(&project, "new");
+    fs::write(project.path("home/tmp/left"), "12345").unwrap();
+    let dry = json(&project.run(&["cache", "gc", "--dry-run", "--format", "json"]));
+    assert_eq!(
+        (dry["goes"]["objects"]["files"].as_u64(), dry["goes"]["scratch"]["bytes"].as_u64()),
+        (Some(0), Some(5))
+    );
+    assert!(project.path("home/tmp/left").exists());
+    let ran = project.run(&["cache", "gc"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(
+        ran.stdout.contains("\n0 runs gone, 3 kept: 1 the last of their pipeline, 2 that no rule lets go\n"),
+        "{}",
+        ran.stdout
+    );
+    assert!(ran.stdout.ends_with("--keep-last N, --older-than 30d\n"), "{}", ran.stdout);
+    assert!(!project.path("home/tmp/left").exists() && object(&project, &old).exists());
+}
+
+#[test]
+fn gc_lets_old_runs_go_with_what_only_they_need() {
+    let project = ran();
+    let old = run_with(&project, "old");
+    let new = run_with(&project, "new");
+    let (old, new) = (object(&project, &old), object(&project, &new));
+    assert_eq!(project.run(&["cache", "gc", "--older-than", "1h"]).code, 0);
+    assert!(old.exists(), "it is not that old");
+
+    let dry = project.run(&["cache", "gc", "--keep-last", "1", "--dry-run"]);
+    assert!(dry.stdout.contains("2 runs would go, 1 kept: 1 the last of their pipeline\n"), "{}", dry.stdout);
+    assert!(
+        dry.stdout.contains("the largest artifacts of these:\n") && dry.stdout.contains("`corpus`, run 2"),
+        "{}",
+        dry.stdout
+    );
+    assert!(old.exists());
+    let ran = project.run(&["cache", "gc", "--keep-last", "1"]);
+    assert!(ran.code == 0 && ran.stdout.contains("2 runs gone, 1 kept"), "{} {}", ran.stdout, ran.stderr);
+    assert!(!old.exists() && new.exists());
+    assert_eq!(project.run(&["cache", "verify"]).code, 0);
+    let again = project.run(&["run", "p.yaml"]);
+    assert!(again.stderr.starts_with("up to date: 1 stage"), "{}", again.stderr);
+    assert_eq!(json(&project.run(&["runs", "--format", "json"]))["total"], 2);
+    assert_eq!(project.run(&["cache", "gc", "--older-than", "soon"]).code, 2);
+}
+
+#[test]
+fn another_project_in_the_same_cache_keeps_its_artifacts() {
+    let project = ran();
+    fs::create_dir(project.path("other")).unwrap();
+    fs::write(project.path("other/theirs"), "theirs").unwrap();
+    fs::write(project.path("q.yaml"), PIPELINE.replace("file://data", "file://other")).unwrap();
+    assert_eq!(project.run(&["run", "q.yaml"]).code, 0);
+    run_with(&project, "new");
+    assert_eq!(project.run(&["cache", "gc", "--keep-last", "1", "--older-than", "0s"]).code, 0);
+    assert!(object(&project, "theirs").exists() && object(&project, "new").exists());
+
+    fs::remove_file(project.path("q.yaml")).unwrap();
+    assert_eq!(project.run(&["cache", "gc", "--older-than", "0s"]).code, 0);
+    assert!(!object(&project, "theirs").exists(), "its pipeline is gone, and its runs are old");
+    assert!(object(&project, "new").exists());
+}
+
+#[test]
+fn gc_gives_up_or_waits_while_somebody_uses_the_cache() {
+    let project = ran();
+    let home = pipe::cache::Home::open(project.path("home")).unwrap();
+    let in_use = home.share(|_| ()).unwrap();
+    let refused = project.run(&["cache", "gc"]);
+    assert!(
+        refused.code == 3 && refused.stderr.contains("is in use by another process: wait until"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(project.run(&["cache", "gc", "--dry-run"]).code, 0);
+
+    let mut waiting = project.command(&["cache", "gc", "--wait"]);
+    let mut waiting = waiting.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(waiting.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "waiting for another process, which uses the cache\n");
+    drop(in_use);
+    assert!(waiting.wait().unwrap().success());
+}
+
+#[test]
+fn gc_removes_nothing_while_it_is_not_known_what_a_run_needs() {
+    let project = ran();
+    let old = object(&project, &run_with(&project, "old"));
+    run_with(&project, "new");
+    let journal = fs::read_dir(project.path("home/runs")).unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
+    let text = fs::read_to_string(&journal).unwrap();
+    fs::write(&journal, text.replace("stage_began", "stage_flew")).unwrap();
+    let refused = project.run(&["cache", "gc", "--keep-last", "1"]);
+    assert_eq!(refused.code, 3, "{}", refused.stderr);
+    assert!(refused.stderr.contains("so what it needs is not known; nothing was removed"), "{}", refused.stderr);
+    assert!(refused.stderr.contains(&format!("remove {}", journal.display())), "{}", refused.stderr);
+    assert!(old.exists());
+}
+
+#[test]
+fn du_tells_what_pipelines_stages_and_runs_take_and_counts_what_they_share_once() {
+    let project = ran();
+    run_with(&project, "12345678");
+    let du = json(&project.run(&["cache", "du", "--format", "json"]));
+    let share = &du["pipelines"][0]["share"];
+    assert_eq!((du["pipelines"][0]["pipeline"].as_str(), share["artifacts"].as_u64()), (Some("数据"), Some(2)));
+    assert_eq!(share["bytes"], du["needed"]["objects"]["bytes"]);
+    assert_eq!(share["bytes"], share["only_bytes"]);
+    let runs = du["runs"].as_array().unwrap();
+    let sizes: Vec<(u64, u64)> = runs
+        .iter()
+        .map(|run| (run["share"]["bytes"].as_u64().unwrap(), run["share"]["only_bytes"].as_u64().unwrap()))
+        .collect();
+    assert!(sizes.iter().all(|(bytes, only)| bytes - only == 4), "both hold `odd\\n`: {sizes:?}");
+    assert_eq!(du["unneeded"]["objects"]["files"], 0);
+
+    let text = project.run(&["cache", "du"]).stdout;
+    assert!(text.contains("corpus  数据\n") && text.contains("B in 5 objects; what several share"), "{text}");
 }
 
 #[test]

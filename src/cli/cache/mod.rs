@@ -1,5 +1,7 @@
 //! `pipe cache`: look after what is stored.
 
+mod du;
+mod gc;
 mod rebuild;
 mod verify;
 
@@ -19,12 +21,18 @@ pub(super) struct Cache {
 enum Command {
     /// Read everything in the cache, and name what is damaged: exit code 1 if anything is
     Verify(verify::Verify),
+    /// Remove what no run that stays, no pipeline and no work in progress needs
+    Gc(gc::Gc),
+    /// Say what takes the space, by pipeline, stage and run
+    Du(du::Du),
 }
 
 impl Cache {
     pub(super) fn execute(self) -> Result<Exit, CliError> {
         match self.command {
             Command::Verify(command) => command.execute(),
+            Command::Gc(command) => command.execute(),
+            Command::Du(command) => command.execute(),
         }
     }
 }

@@ -7,7 +7,7 @@ use pipe_stage::Digest;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use super::{CacheError, Home, Identity, Key};
+use super::{CacheError, Home, Identity, Key, inventory::entries};
 
 /// The longest name of a pipeline that is used as the name of a folder, in bytes.
 const LONGEST_NAME_BYTES: usize = 120;
@@ -96,6 +96,16 @@ impl Records {
     pub fn last(&self, pipeline: &str, stage: &str) -> Option<ActionRecord> {
         let text = fs::read_to_string(self.index(pipeline, stage)).ok()?;
         self.get(&text.trim().parse().ok()?)
+    }
+
+    /// The same for all stages of a pipeline, by name.
+    ///
+    /// # Errors
+    /// If the folder that says so cannot be read.
+    pub fn all_last(&self, pipeline: &str) -> Result<BTreeMap<String, ActionRecord>, CacheError> {
+        let stages = entries(&self.home.root().join("stages").join(file_name(pipeline)))?;
+        let names = stages.iter().filter_map(|stage| stage.file_name().into_string().ok());
+        Ok(names.filter_map(|stage| self.last(pipeline, &stage).map(|record| (stage, record))).collect())
     }
 
     /// Notes that a stage of a pipeline has this key now.
@@ -204,6 +214,8 @@ pub(super) mod tests {
         assert_eq!(records.last("微调", "adapter"), Some(one));
         assert_eq!(records.last("../微调", "adapter"), Some(two));
         assert_eq!(records.last("微调", "other"), None);
+        assert_eq!(records.all_last("微调").unwrap().into_keys().collect::<Vec<_>>(), ["adapter"]);
+        assert!(records.all_last("other").unwrap().is_empty());
     }
 
     #[test]

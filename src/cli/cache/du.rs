@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::home;
 use crate::{
-    cache::{Amount, Category, Division, Share, Usage},
+    cache::{Amount, Category, Division, Records, Share, Usage},
     cli::{
         CliError, Exit, Format,
         get::say_that_it_waits,
@@ -55,6 +55,16 @@ impl Du {
                     put(&mut pipelines, run.pipeline.clone(), artifact);
                     put(&mut stages, (run.pipeline.clone(), name.clone()), artifact);
                     put(&mut by_run, (run.id.clone(), run.pipeline.clone()), artifact);
+                }
+            }
+        }
+        // What a stage last had stays, though no run that is left may have it.
+        let records = Records::new(&home);
+        for pipeline in pipelines.keys().cloned().collect::<Vec<_>>() {
+            for (stage, record) in records.all_last(&pipeline)? {
+                for artifact in record.outputs.into_values() {
+                    put(&mut pipelines, pipeline.clone(), artifact);
+                    put(&mut stages, (pipeline.clone(), stage.clone()), artifact);
                 }
             }
         }

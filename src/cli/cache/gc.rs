@@ -182,11 +182,11 @@ pub(super) fn words(category: Category) -> &'static str {
 
 fn why_words(why: Stays) -> &'static str {
     match why {
-        Stays::Live => "going on",
-        Stays::LastOfPipeline => "the last of their pipeline",
+        Stays::Live => "still going on",
+        Stays::LastOfPipeline => "last of their pipeline",
         Stays::AmongLast => "among the last of their pipeline",
         Stays::Recent => "not old enough",
-        Stays::NoRule => "that no rule lets go",
+        Stays::NoRule => "with no rule to let them go",
     }
 }
 

@@ -29,7 +29,7 @@ use std::{
 use clap::Parser;
 
 use disturbance::Disturbance;
-use points::POINTS;
+use points::{ELSEWHERE, POINTS};
 use random::Random;
 use round::{Reached, Reference};
 
@@ -84,7 +84,7 @@ struct Round {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.list {
-        POINTS.iter().for_each(|point| println!("{}", point.name));
+        POINTS.iter().map(|point| point.name).chain(ELSEWHERE.iter().copied()).for_each(|name| println!("{name}"));
         return ExitCode::SUCCESS;
     }
     match run(&arguments) {

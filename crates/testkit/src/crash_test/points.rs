@@ -1,4 +1,4 @@
-//! The crash points that the test covers: all that there are, which a test of the tree holds true.
+//! The crash points that are covered: all that there are, which a test of the tree holds true.
 
 /// A crash point.
 #[derive(Debug, Clone, Copy)]
@@ -48,3 +48,8 @@ pub(crate) const POINTS: &[Point] = &[
     scheduler("scheduler.cleared"),
     scheduler("scheduler.before-end"),
 ];
+
+/// Points that neither a run nor a worker of the test's pipeline passes. A test beside the code dies at each of them:
+/// `cache::checkout::tests`, `cache::gc::tests`.
+pub(crate) const ELSEWHERE: &[&str] =
+    &["checkout.staged", "checkout.half", "gc.runs-removed", "gc.records-removed", "gc.file-removed"];

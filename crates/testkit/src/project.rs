@@ -130,6 +130,8 @@ impl Project {
         command
             .current_dir(self.folder.path())
             .env("PIPE_HOME", self.home())
+            // Logs are looked at, and are to be as short everywhere.
+            .env_remove("RUST_BACKTRACE")
             // Beside `fake-pipe` there may be a real one.
             .env("PIPE_TORCH", self.folder.path().join("no/pipe-torch"));
         command

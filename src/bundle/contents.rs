@@ -14,6 +14,9 @@ use super::{BundleError, Limits, path};
 /// The first line: the format and its version.
 pub(super) const FORMAT: &str = "pipe bundle 1";
 
+/// What [`BundleError::Limit`] calls the size of all entries together.
+pub const UNPACKED: &str = "bytes when unpacked";
+
 /// Of a first line that is another, this much is shown, in characters.
 const SHOWN: usize = 40;
 
@@ -124,7 +127,7 @@ impl Contents {
         }
         let paths = self.entries.iter().map(|entry| entry.path.as_str());
         path::check_together(paths).map_err(|(path, problem)| wrong(path, problem))?;
-        within("bytes when unpacked", self.total_bytes(), limits.total_bytes)
+        within(UNPACKED, self.total_bytes(), limits.total_bytes)
     }
 }
 

@@ -20,20 +20,33 @@
 
 mod contents;
 mod error;
+mod experiment;
+mod gather;
+mod layout;
 mod limits;
+mod logs;
 mod path;
 mod reader;
+mod secrets;
 mod tar_head;
+mod unpack;
 mod writer;
 
-pub use contents::{Contents, Entry};
-pub use error::{BundleError, PathProblem};
+pub use contents::{Contents, Entry, UNPACKED};
+pub use error::{BundleError, PathProblem, ShareError};
+pub use experiment::{Experiment, ExperimentStage};
+pub(crate) use gather::device;
+pub use gather::{Artifacts, Gathered, Request};
 pub use limits::Limits;
 pub use reader::Reader;
+pub use unpack::Unpacked;
 pub use writer::Writer;
 
 /// The first entry.
 const MANIFEST: &str = "manifest";
+
+/// The entry that tells of the run.
+const EXPERIMENT: &str = "experiment.json";
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use pipe_stage::Digest;
 
-use super::{Limits, PathProblem};
+use super::{EXPERIMENT, Limits, PathProblem};
 
 /// The longest part of a path that file systems take, in bytes.
 const PART_BYTES: usize = 255;
@@ -22,7 +22,7 @@ pub(super) fn check(path: &str, digest: &Digest, limits: &Limits) -> Result<(), 
         return Err(PathProblem::Parts);
     }
     match path.split_once('/') {
-        None if path == "experiment.json" => Ok(()),
+        None if path == EXPERIMENT => Ok(()),
         Some(("project", _)) => Ok(()),
         Some(("logs", name)) if !name.contains('/') => Ok(()),
         Some(("objects", name)) if name == digest.to_string() => Ok(()),

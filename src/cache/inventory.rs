@@ -101,7 +101,7 @@ pub(super) fn links(home: &Home) -> Result<(Vec<Link>, Vec<BadRecord>), CacheErr
         Ok(link) => rayon::iter::Either::Left(link),
         Err(bad) => rayon::iter::Either::Right(bad),
     });
-    links.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    links.sort_unstable_by_key(|link| link.key);
     bad.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Ok((links, bad))
 }

@@ -113,6 +113,11 @@ impl Store {
         &self.home
     }
 
+    /// Where the bytes of an object are. For those who hash what they read: it is not looked at.
+    pub(crate) fn object(&self, object: &Digest) -> PathBuf {
+        self.home.object(object)
+    }
+
     /// The files of an artifact that is whole.
     pub(super) fn verified(&self, artifact: &Digest) -> Result<Manifest, CacheError> {
         self.verify(artifact).map_err(|flaw| CacheError::Artifact { digest: *artifact, flaw })

@@ -134,6 +134,14 @@ impl UserFiles {
     /// # Errors
     /// If it is missing or cannot be read, with the path to blame.
     pub fn identify(&self, path: &Path) -> Result<FileIdentity, UserFileError> {
+        self.list(path).map(|(identity, _)| identity)
+    }
+
+    /// The same, with the files: those of a folder by their paths in it, a file by its name.
+    ///
+    /// # Errors
+    /// If it is missing or cannot be read, with the path to blame.
+    pub fn list(&self, path: &Path) -> Result<(FileIdentity, Manifest), UserFileError> {
         let metadata = fs::metadata(path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => missing(path),
             _ => UserFileError::Io { path: path.to_owned(), source },
@@ -145,20 +153,22 @@ impl UserFiles {
         let kept = self.home.root().join("files").join(Digest::of(path.as_os_str().as_encoded_bytes()).to_string());
         let known = Stamps::load(&kept);
         let mut stamps = Stamps::default();
-        let digest = if folder {
-            let text = folder_manifest(path, &known, &mut stamps)?.to_text();
+        let name = name_of(path);
+        let (digest, files) = if folder {
+            let files = folder_manifest(path, &known, &mut stamps)?;
+            let text = files.to_text();
             let digest = Digest::of(text.as_bytes());
             self.remember(&text, &digest);
-            digest
+            (digest, files)
         } else {
             let seen = look(path, "", &known)?;
             seen.remember("", &mut stamps);
-            seen.digest
+            (seen.digest, Manifest::new(vec![seen.entry(name.clone())]))
         };
         if stamps != known {
             stamps.save(&self.home, &kept);
         }
-        Ok(FileIdentity { name: name_of(path), folder, digest })
+        Ok((FileIdentity { name, folder, digest }, files))
     }
 }
 
@@ -170,7 +180,7 @@ fn folder_manifest(root: &Path, known: &Stamps, stamps: &mut Stamps) -> Result<M
     let seen: Vec<Seen> = found.par_iter().map(|file| look(&file.path, &file.name, known)).collect::<Result<_, _>>()?;
     let entry = |(file, seen): (super::tree::Found, Seen)| {
         seen.remember(&file.name, stamps);
-        Entry { path: file.name, digest: seen.digest, size: seen.stamp.size(), executable: seen.executable }
+        seen.entry(file.name)
     };
     let entries = found.into_iter().zip(seen).map(entry).collect();
     Ok(Manifest::new(entries))
@@ -186,6 +196,10 @@ struct Seen {
 }
 
 impl Seen {
+    fn entry(&self, path: String) -> Entry {
+        Entry { path, digest: self.digest, size: self.stamp.size(), executable: self.executable }
+    }
+
     fn remember(&self, name: &str, stamps: &mut Stamps) {
         if self.settled {
             stamps.insert(name.to_owned(), self.stamp, self.digest);

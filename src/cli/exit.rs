@@ -1,11 +1,12 @@
 //! How the program ends: its exit codes, and how errors look at the edge.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anstream::{AutoStream, ColorChoice};
 use owo_colors::OwoColorize;
 
 use crate::{
+    bundle::{BundleError, ShareError, UNPACKED},
     cache::CacheError,
     config::{self, ConfigError},
     runs::Unclear,
@@ -62,6 +63,26 @@ pub enum CliError {
     /// A run could not begin.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// A run cannot be shared.
+    #[error(transparent)]
+    Share(#[from] ShareError),
+    /// A bundle is not to be trusted, or cannot be read.
+    #[error("`{}` is refused", path.display())]
+    Bundle {
+        /// The bundle.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: BundleError,
+    },
+    /// The machine lacks something.
+    #[error("{message}")]
+    Lacks {
+        /// What.
+        message: String,
+        /// How to get it.
+        help: String,
+    },
     /// A result cannot be written.
     #[error("cannot write to {target}")]
     Write {
@@ -79,10 +100,30 @@ impl CliError {
         Self::Usage { message: message.into(), help: help.into() }
     }
 
+    /// What to do about it, where the message does not say it.
+    fn help(&self) -> Option<String> {
+        match self {
+            Self::Usage { help, .. } => help.clone(),
+            Self::Lacks { help, .. } => Some(help.clone()),
+            Self::Share(error) => error.help(),
+            Self::Run(error) => error.help(),
+            Self::Unclear(unclear) => {
+                Some(format!("if the run is not worth keeping, remove {}", unclear.path.display()))
+            }
+            Self::Bundle { source: BundleError::Limit { what, .. }, .. } if *what == UNPACKED => {
+                Some("if you trust it, allow more with --max-size".to_owned())
+            }
+            _ => None,
+        }
+    }
+
     /// The pipeline's problems, however they came here.
     fn as_config(&self) -> Option<&ConfigError> {
         match self {
-            Self::Config(error) | Self::Run(RunError::Pipeline(error)) => Some(error),
+            Self::Config(error)
+            | Self::Run(RunError::Pipeline(error))
+            | Self::Share(ShareError::Pipeline(error))
+            | Self::Bundle { source: BundleError::Pipeline(error), .. } => Some(error),
             _ => None,
         }
     }
@@ -100,32 +141,24 @@ impl CliError {
             anstream::eprintln!("  because: {error}");
             cause = error.source();
         }
+        if let Some(help) = self.help() {
+            anstream::eprintln!("   help: {help}");
+        }
         match self {
-            Self::Usage { help, .. } => {
-                if let Some(help) = help {
-                    anstream::eprintln!("   help: {help}");
-                }
-                Exit::Usage
-            }
-            Self::Config(_) => Exit::Usage,
-            Self::Run(error) => {
-                if let Some(help) = error.help() {
-                    anstream::eprintln!("   help: {help}");
-                }
-                Exit::Code(error.exit_code().into())
-            }
+            Self::Config(_) | Self::Usage { .. } => Exit::Usage,
+            Self::Share(ShareError::Cache(_) | ShareError::Artifact { .. }) => Exit::Environment,
+            Self::Share(ShareError::Bundle(BundleError::Write(_) | BundleError::Read(_))) => Exit::Environment,
+            Self::Share(_) => Exit::Usage,
+            Self::Bundle { source: BundleError::Room { .. } | BundleError::Unpack { .. }, .. } => Exit::Environment,
+            Self::Bundle { .. } => Exit::Usage,
+            Self::Run(error) => Exit::Code(error.exit_code().into()),
             Self::Cache(
                 CacheError::DestinationTaken { .. }
                 | CacheError::DestinationForbidden { .. }
                 | CacheError::DestinationIsFolder { .. }
                 | CacheError::DestinationEdited { .. },
             ) => Exit::Usage,
-            Self::Unclear(unclear) => {
-                let path = unclear.path.display();
-                anstream::eprintln!("   help: if the run is not worth keeping, remove {path}");
-                Exit::Environment
-            }
-            Self::Cache(_) | Self::Write { .. } => Exit::Environment,
+            Self::Cache(_) | Self::Unclear(_) | Self::Write { .. } | Self::Lacks { .. } => Exit::Environment,
         }
     }
 }

@@ -18,10 +18,12 @@ mod man;
 mod pipeline;
 mod plan;
 mod recorded;
+mod reproduce;
 mod run;
 mod runs;
 mod schema;
 mod selection;
+mod share;
 mod table;
 
 use std::process::ExitCode;
@@ -85,6 +87,10 @@ enum Command {
     Log(log::Log),
     /// Copy a stage's artifact out of the cache
     Get(get::Get),
+    /// Put a run into one file, for others to make it again
+    Share(share::Share),
+    /// Run what a bundle holds, and compare it with the record
+    Reproduce(reproduce::Reproduce),
     /// Look after what is stored: verify it, remove what nothing needs, say what takes the space
     Cache(cache::Cache),
     /// Say what this machine has and which kinds it can run
@@ -130,6 +136,8 @@ fn dispatch(arguments: Arguments) -> Result<Exit, CliError> {
         Command::Runs(command) => command.execute(),
         Command::Log(command) => command.execute(),
         Command::Get(command) => command.execute(),
+        Command::Share(command) => command.execute(),
+        Command::Reproduce(command) => command.execute(),
         Command::Cache(command) => command.execute(),
         Command::Doctor(command) => command.execute(),
         Command::Completions(command) => command.execute(),

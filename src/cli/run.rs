@@ -57,7 +57,7 @@ impl Run {
 }
 
 /// The command that was typed, for saying how to go on.
-fn again() -> String {
+pub(super) fn again() -> String {
     let quote = |argument: String| {
         let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
         if !argument.is_empty() && argument.chars().all(plain) {

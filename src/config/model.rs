@@ -40,6 +40,8 @@ pub struct StageSpec {
     pub outputs: Vec<Output>,
     /// The environment variables that reach it; their values are in its key.
     pub environment: Vec<String>,
+    /// The program of the user's that it runs, in words.
+    pub command: Option<String>,
     /// The outputs that each input takes, by input name. One, or several for an input that takes a list.
     pub inputs: BTreeMap<String, Vec<InputRef>>,
     /// What it may use of the machine.

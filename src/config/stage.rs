@@ -132,6 +132,7 @@ impl<'a> Draft<'a> {
             file_spans: inputs.file_spans,
             outputs: config.outputs,
             environment: config.environment,
+            command: config.command,
             inputs: inputs.taken,
             resources,
             retries,

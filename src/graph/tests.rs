@@ -71,6 +71,7 @@ pub(crate) fn pipeline(text: &str) -> Pipeline {
             file_spans: BTreeMap::new(),
             outputs: FAKE.outputs.iter().map(|name| Output::folder(name)).collect(),
             environment: Vec::new(),
+            command: None,
             inputs: if inputs.is_empty() { [].into() } else { [("data".to_owned(), inputs)].into() },
             resources: Resources::default(),
             retries: 0,

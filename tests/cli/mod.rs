@@ -3,6 +3,7 @@
 mod cache;
 mod explain;
 mod runs;
+mod share;
 mod shell;
 
 use std::{

@@ -40,6 +40,8 @@ pub struct ParsedConfig {
     pub outputs: Vec<Output>,
     /// [`Kind::environment`]
     pub environment: Vec<String>,
+    /// [`Kind::command`]
+    pub command: Option<String>,
     validate: Box<Validator>,
 }
 
@@ -72,6 +74,7 @@ impl Declaration {
                     user_files: K::user_files(&config),
                     outputs: K::outputs(&config),
                     environment: K::environment(&config),
+                    command: K::command(&config),
                     validate: Box::new(move |inputs, problems| config.validate(inputs, problems)),
                 })
             },

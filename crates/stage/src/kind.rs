@@ -121,6 +121,12 @@ pub trait Kind: 'static {
         Vec::new()
     }
 
+    /// The program of the user's that the stage runs, in words: shown before a pipeline that came from elsewhere is run.
+    /// None where a kind only does what it is made for.
+    fn command(_config: &Self::Config) -> Option<String> {
+        None
+    }
+
     /// The user's own files that the configuration names. The engine resolves them against the pipeline's folder
     /// and hashes them; in the key the content and the last part of the path stand in for the value of a top-level
     /// field.

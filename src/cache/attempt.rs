@@ -9,43 +9,43 @@ use std::{
 
 use pipe_stage::Output;
 
-use super::{Acquired, CacheError, Home, Key, KeyLock, error::Trying, orphans};
+use super::{Acquired, CacheError, Home, Key, KeyLock, error::Trying, folders, orphans};
 
 /// A temporary file that nobody wrote to for so long is left over from a crash.
 const STALE_TEMPORARY: Duration = Duration::from_hours(24);
+
+/// Between the key and the rest of the name of an attempt's scratch.
+const AFTER_KEY: char = '.';
 
 /// One attempt at making a key's artifacts. Its scratch goes when it is dropped; what it can resume from stays until
 /// it succeeds.
 #[derive(Debug)]
 pub struct Attempt {
+    home: Home,
+    /// Of a name that no attempt had before: whoever is left of a dead one cannot write into it.
     scratch: PathBuf,
-    /// In the scratch, under a name that no attempt had before: whoever is left of a dead one cannot write into it.
-    own: PathBuf,
     resume: PathBuf,
     // Dropped last, so that nobody else has the key while the scratch goes.
     lock: KeyLock,
 }
 
 impl Attempt {
-    /// Begins an attempt: fresh folders, among them one for each of `outputs`, and the resume folder as it was left.
+    /// Begins an attempt: empty folders, among them one for each of `outputs`, and the resume folder as it was left.
     ///
     /// # Errors
     /// If the folders cannot be made.
     pub fn begin(home: &Home, lock: KeyLock, outputs: &[Output]) -> Result<Self, CacheError> {
-        let scratch = home.scratch(lock.key());
-        clear(&scratch)?;
-        fs::create_dir_all(&scratch).trying("create the folder", &scratch)?;
-        let own = tempfile::Builder::new().prefix("").tempdir_in(&scratch).trying("write in", &scratch)?.keep();
-        let attempt = Self { scratch, own, resume: home.resume(lock.key()), lock };
-        for folder in outputs.iter().map(|output| attempt.output().join(&output.name)).chain([
-            attempt.inputs(),
-            attempt.temporary(),
-            attempt.work(),
-            attempt.resume.clone(),
-        ]) {
-            fs::create_dir_all(&folder).trying("create the folder", &folder)?;
-        }
-        Ok(attempt)
+        clear(home, lock.key())?;
+        let outputs: Vec<&str> = outputs.iter().map(|output| output.name.as_str()).collect();
+        let folder = home.scratch_folder();
+        fs::create_dir_all(&folder).trying("create the folder", &folder)?;
+        let name = format!("{}{AFTER_KEY}", lock.key());
+        let made = tempfile::Builder::new()
+            .prefix(&name)
+            .make_in(&folder, |place| folders::set_up(home, place, &outputs))
+            .and_then(|made| Ok(made.into_temp_path().keep()?));
+        let scratch = made.trying("make the folders of an attempt in", &folder)?;
+        Ok(Self { home: home.clone(), scratch, resume: home.resume(lock.key()), lock })
     }
 
     /// The lock of the key.
@@ -55,25 +55,25 @@ impl Attempt {
 
     /// Where the inputs are laid out: an empty folder.
     pub fn inputs(&self) -> PathBuf {
-        self.own.join("inputs")
+        self.scratch.join(folders::INPUTS)
     }
 
     /// The folder that holds one empty folder for each output.
     pub fn output(&self) -> PathBuf {
-        self.own.join("output")
+        self.scratch.join(folders::OUTPUT)
     }
 
     /// An empty folder for the worker to work in.
     pub fn work(&self) -> PathBuf {
-        self.own.join("work")
+        self.scratch.join(folders::WORK)
     }
 
     /// For the worker's `TMPDIR`.
     pub fn temporary(&self) -> PathBuf {
-        self.own.join("tmp")
+        self.scratch.join(folders::TEMPORARY)
     }
 
-    /// What the attempts at this key hand on to each other.
+    /// What the attempts at this key hand on to each other: a folder, made by the worker that asks for it.
     pub fn resume(&self) -> &Path {
         &self.resume
     }
@@ -81,6 +81,7 @@ impl Attempt {
     /// Ends an attempt whose artifacts and record are stored: there is nothing left to resume.
     pub fn succeed(self) {
         discard(&self.resume);
+        folders::put_aside(&self.home, &self.scratch);
     }
 }
 
@@ -100,12 +101,12 @@ impl Drop for Attempt {
 pub fn sweep(home: &Home) -> Result<(), CacheError> {
     let mut keys = BTreeSet::new();
     for folder in ["scratch", "resume", "locks"] {
-        keys.extend(names(&home.root().join(folder))?.iter().filter_map(|name| name.parse::<Key>().ok()));
+        keys.extend(names(&home.root().join(folder))?.iter().filter_map(|name| key_of(name)));
     }
     for key in keys {
         // Whoever works on it holds the lock; whoever gets it finds nobody at work.
         if let Acquired::Held(_lock) = KeyLock::acquire(home, &key)? {
-            drop(clear(&home.scratch(&key)));
+            drop(clear(home, &key));
             if is_done_with(home, &key) {
                 discard(&home.resume(&key));
             }
@@ -139,12 +140,20 @@ fn names(folder: &Path) -> Result<Vec<String>, CacheError> {
     Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
 }
 
-/// Removes the scratch of a dead attempt, and what is left of its processes.
-fn clear(scratch: &Path) -> Result<(), CacheError> {
-    if scratch.exists() {
-        orphans::end_users(scratch);
+/// The key in the name of a folder or file: all of it, or what stands before the part that makes it unique.
+fn key_of(name: &str) -> Option<Key> {
+    name.split(AFTER_KEY).next()?.parse().ok()
+}
+
+/// Removes the scratch of a key's dead attempts, and what is left of their processes.
+fn clear(home: &Home, key: &Key) -> Result<(), CacheError> {
+    let folder = home.scratch_folder();
+    for name in names(&folder)?.iter().filter(|name| key_of(name) == Some(*key)) {
+        let scratch = folder.join(name);
+        orphans::end_users(&scratch);
+        remove(&scratch)?;
     }
-    remove(scratch)
+    Ok(())
 }
 
 fn remove(path: &Path) -> Result<(), CacheError> {
@@ -182,15 +191,17 @@ mod tests {
         let first = begin(&home);
         assert!(first.output().join("train").is_dir() && first.output().join("held_out").is_dir());
         fs::write(first.output().join("train/half"), "x").unwrap();
+        fs::create_dir_all(first.resume()).unwrap();
         fs::write(first.resume().join("checkpoint"), "x").unwrap();
         drop(first);
-        assert!(!home.scratch(&key(1)).exists());
+        assert_eq!(names(&home.scratch_folder()).unwrap(), [""; 0]);
 
         let second = begin(&home);
         assert!(second.resume().join("checkpoint").exists());
         assert!(!second.output().join("train/half").exists());
         second.succeed();
-        assert!(!home.scratch(&key(1)).exists() && !home.resume(&key(1)).exists());
+        assert_eq!(names(&home.scratch_folder()).unwrap(), [""; 0]);
+        assert!(!home.resume(&key(1)).exists());
     }
 
     #[test]
@@ -198,7 +209,8 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let home = Home::open(temp.path()).unwrap();
         let alive = begin(&home);
-        fs::create_dir_all(home.scratch(&key(2)).join("output/out")).unwrap();
+        let dead = home.scratch_folder().join(format!("{}.dead", key(2)));
+        fs::create_dir_all(dead.join("output/out")).unwrap();
         fs::create_dir_all(home.resume(&key(2))).unwrap();
         fs::create_dir_all(home.tmp()).unwrap();
         let (old, new) = (home.tmp().join("old"), home.tmp().join("new"));
@@ -215,7 +227,7 @@ mod tests {
         assert!(!home.resume(&key(3)).exists() && !home.lock(&key(3)).exists());
         assert!(home.lock(&key(1)).exists());
         assert!(alive.output().join("train").exists());
-        assert!(!home.scratch(&key(2)).exists());
+        assert!(!dead.exists());
         assert!(home.resume(&key(2)).exists());
         assert!(!old.exists() && new.exists());
     }
@@ -224,8 +236,10 @@ mod tests {
     fn an_attempt_begins_afresh_where_a_killed_one_left_its_scratch() {
         let temp = tempfile::tempdir().unwrap();
         let home = Home::open(temp.path()).unwrap();
-        fs::create_dir_all(home.scratch(&key(1)).join("output/train/half")).unwrap();
+        let dead = home.scratch_folder().join(format!("{}.dead", key(1)));
+        fs::create_dir_all(dead.join("output/train/half")).unwrap();
         let attempt = begin(&home);
+        assert!(!dead.exists());
         assert_eq!(fs::read_dir(attempt.output().join("train")).unwrap().count(), 0);
     }
 }

@@ -91,8 +91,13 @@ impl Home {
         self.root.join("locks").join(key.to_string())
     }
 
-    pub(super) fn scratch(&self, key: &Key) -> PathBuf {
-        self.root.join("scratch").join(key.to_string())
+    pub(super) fn scratch_folder(&self) -> PathBuf {
+        self.root.join("scratch")
+    }
+
+    /// Empty folders for attempts to come.
+    pub(super) fn spare(&self) -> PathBuf {
+        self.root.join("spare")
     }
 
     pub(super) fn resume(&self, key: &Key) -> PathBuf {

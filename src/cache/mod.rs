@@ -12,7 +12,8 @@
 //! files/HASH                by file or folder of the user's: digests that need no second reading
 //! manifests/DIGEST          the files of the user's folders, so that a plan can say which of them changed
 //! locks/KEY                 held by the process that works on a key, gone otherwise
-//! scratch/KEY/              the running attempt; swept when nobody holds the lock
+//! scratch/KEY.ATTEMPT/      the running attempt; swept when nobody holds the lock
+//! spare/N/                  empty folders, put aside for attempts to come
 //! resume/KEY/               what a killed attempt leaves to the next one
 //! runs/ID.jsonl, logs/ID/   journals of runs, and the logs of their stages
 //! pipelines/DIGEST.yaml     resolved pipelines, which the journals name
@@ -32,6 +33,7 @@ mod attempt;
 mod checkout;
 pub(crate) mod crash;
 mod error;
+mod folders;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod gc;

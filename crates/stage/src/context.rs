@@ -67,8 +67,11 @@ impl Context {
         &self.job.work
     }
 
-    /// A folder that a killed attempt leaves to the next one with the same key: checkpoints, partial downloads.
+    /// A folder that a killed attempt leaves to the next one with the same key: checkpoints, partial downloads. It is made
+    /// when it is asked for: few stages have anything to leave.
     pub fn resume(&self) -> &Path {
+        // If it cannot be made, what is written to it fails, and that tells more.
+        let _ = std::fs::create_dir_all(&self.job.resume);
         &self.job.resume
     }
 

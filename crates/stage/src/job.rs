@@ -29,7 +29,7 @@ pub struct Job {
     pub output: PathBuf,
     /// An existing, empty folder to work in, in the same file system as `output`.
     pub work: PathBuf,
-    /// An existing folder that survives a killed attempt: the same stage with the same key gets it again.
+    /// A folder that survives a killed attempt: the same stage with the same key gets it again. It exists if it was left.
     pub resume: PathBuf,
     /// What the stage may use.
     pub resources: Resources,

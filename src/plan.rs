@@ -11,7 +11,7 @@ mod reason;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use pipe_stage::{Digest, Output};
+use pipe_stage::{Digest, Form, Output};
 use serde::Serialize;
 
 use crate::{
@@ -204,6 +204,9 @@ fn identify(spec: &StageSpec, inputs: BTreeMap<String, Vec<Digest>>, external: &
     if let Some(fields) = config.as_object_mut() {
         // The content stands in the key, and where it lies does not.
         fields.retain(|field, _| !external.files.contains_key(field));
+        // The same artifact is another input where it stands as a file: `with` has no field of this name.
+        let files = spec.inputs.iter().filter(|(_, taken)| taken.iter().any(|taken| taken.form != Form::Folder));
+        fields.extend(files.map(|(input, _)| (format!("inputs.{input}"), "file".into())));
     }
     Identity {
         kind: spec.declaration.kind.to_owned(),

@@ -30,6 +30,7 @@ kinds! {
     torch: stage_train::Train,
     torch: stage_evaluate::Evaluate,
     pipe: stage_export::Export,
+    pipe: stage_command::Command,
 }
 
 /// The kinds that `pipe worker` runs.

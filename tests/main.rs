@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod cli;
+mod command;
 mod config;
 mod keys;
 mod tidy;

@@ -151,6 +151,10 @@ impl<'a> Params<'a> {
             };
             let help = unknown_name_help(name, self.names.iter().copied())
                 .unwrap_or_else(|| "define it under `params:` at the top of the file".to_owned());
+            let help = match is_shell_variable(name) {
+                true => format!("{help}; a variable of the shell is written `${name}` or `$${{{name}}}`"),
+                false => help,
+            };
             report.give_up_on(span, message, Some(help));
             return None;
         };
@@ -245,6 +249,12 @@ impl<'a> Params<'a> {
 pub(super) fn is_name(text: &str) -> bool {
     text.starts_with(|first: char| first.is_alphabetic() || first == '_')
         && text.chars().all(|letter| letter.is_alphanumeric() || letter == '_' || letter == '-')
+}
+
+/// Whether text is a name as shells have them: upper-case letters, digits and `_`.
+fn is_shell_variable(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_uppercase())
+        && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 /// Takes a text apart; nothing if a `${` is not closed.

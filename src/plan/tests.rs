@@ -320,6 +320,19 @@ fn inputs_in_another_number_or_order_are_reasons() {
 }
 
 #[test]
+fn an_artifact_that_stands_as_a_file_is_another_input_than_the_same_as_a_folder() {
+    let mut memory = Memory::default();
+    let folder = pipeline("a:\nb: a");
+    let mut file = folder.clone();
+    file.stages.get_mut("b").unwrap().inputs.get_mut("data").unwrap()[0].form = Form::File;
+    memory.run(&folder);
+    assert_eq!(memory.plan(&file), ["a hit", "b run: `inputs.data` is new: \"file\""]);
+    memory.run(&file);
+    assert_eq!(memory.plan(&file), ["a hit", "b hit"]);
+    assert_eq!(memory.plan(&folder), ["a hit", "b hit"]);
+}
+
+#[test]
 fn the_users_files_stand_by_content_and_not_by_place() {
     let mut memory = Memory::default();
     let mut pipeline = pipeline("corpus:");

@@ -81,6 +81,7 @@ impl Active {
         let launched = Worker::spawn(Launch {
             program: &program,
             stage: spec.name.as_str(),
+            variables: &spec.environment,
             job,
             log: &home.root().join(&log),
             attempt: &attempt,

@@ -1,6 +1,7 @@
-//! What a worker sees of the environment: a short list, the same for every kind.
+//! What a worker sees of the environment: a short list, the same for every kind, and what its stage declares.
 //!
-//! A variable that could change a byte of an artifact does not belong here: it would not be in the key.
+//! A variable that could change a byte of an artifact does not belong in the lists here: it would not be in the key.
+//! What a stage declares ([`pipe_stage::Kind::environment`]) is.
 
 use std::{path::Path, process::Command};
 
@@ -37,16 +38,16 @@ const FIXED: &[(&str, &str)] = &[
 /// Names the folder of the attempt, which is removed with it.
 pub(super) const TEMPORARY: &str = "TMPDIR";
 
-/// Gives `command` the declared environment and nothing else. `temporary` is its folder for temporary files. A test may
-/// have the worker of `stage` die: see [`pipe_stage::crash`].
-pub(super) fn declare(command: &mut Command, stage: &str, temporary: &Path) {
-    command.env_clear();
-    for name in PASSED {
+/// Gives `command` the environment of every worker, the variables `declared` by its stage, and nothing else. `temporary`
+/// is its folder for temporary files. A test may have the worker of `stage` die: see [`pipe_stage::crash`].
+pub(super) fn declare(command: &mut Command, stage: &str, declared: &[String], temporary: &Path) {
+    command.env_clear().envs(FIXED.iter().copied());
+    for name in PASSED.iter().copied().chain(declared.iter().map(String::as_str)) {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }
     }
-    command.envs(FIXED.iter().copied()).env(TEMPORARY, temporary);
+    command.env(TEMPORARY, temporary);
     if let Some(at) = crash::for_worker(stage) {
         command.env(crash::CRASH_AT, at);
     }
@@ -57,18 +58,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_else_is_passed_on() {
+    fn what_is_declared_is_passed_on_and_nothing_else() {
         // Cargo sets CARGO_MANIFEST_DIR for every test.
         assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
         let mut command = Command::new("true");
-        declare(&mut command, "a", Path::new("/scratch"));
+        let declared = ["CARGO_PKG_NAME", "CERTAINLY_NOT_SET"].map(str::to_owned);
+        declare(&mut command, "a", &declared, Path::new("/scratch"));
         let names: Vec<_> = command.get_envs().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
         assert!(names.iter().any(|name| name == "PATH"));
+        assert!(names.iter().any(|name| name == "CARGO_PKG_NAME"));
         for name in &names {
             assert!(
                 PASSED.contains(&name.as_str())
                     || FIXED.iter().any(|(fixed, _)| fixed == name)
-                    || name.as_str() == TEMPORARY,
+                    || [TEMPORARY, "CARGO_PKG_NAME"].contains(&name.as_str()),
                 "{name} is passed on"
             );
         }

@@ -3,12 +3,12 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::{self, File},
     io::{self, Seek, Write},
     path::{Path, PathBuf},
 };
 
-use pipe_stage::{Artifact, Digest, Job, PROTOCOL};
+use pipe_stage::{Artifact, Digest, Form, Job, PROTOCOL};
 
 use super::{Shared, ending::Ending};
 use crate::{
@@ -116,6 +116,11 @@ fn job(spec: &StageSpec, shared: &Shared<'_>, identity: &Identity, attempt: &Att
         for (index, digest) in digests.iter().enumerate() {
             let path = attempt.inputs().join(port).join(index.to_string());
             shared.store.materialise(digest, &path)?;
+            let form = spec.inputs.get(port).and_then(|taken| taken.get(index)).map(|taken| taken.form);
+            let path = match form {
+                Some(Form::File) => only_entry(&path).unwrap_or(path),
+                Some(Form::Folder) | None => path,
+            };
             artifacts.push(Artifact { path, digest: *digest });
         }
         inputs.insert(port.clone(), artifacts);
@@ -136,6 +141,13 @@ fn job(spec: &StageSpec, shared: &Shared<'_>, identity: &Identity, attempt: &Att
         resume: attempt.resume().to_owned(),
         resources: spec.resources,
     })
+}
+
+/// What stands in a folder that holds one thing.
+fn only_entry(folder: &Path) -> Option<PathBuf> {
+    let mut entries = fs::read_dir(folder).ok()?;
+    let only = entries.next()?.ok()?.path();
+    entries.next().is_none().then_some(only)
 }
 
 /// A nameless file that holds the job. Unlike a pipe, it can be written in one go, and whoever reads it can be late.

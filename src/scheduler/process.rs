@@ -59,6 +59,8 @@ pub(super) struct Launch<'a> {
     pub(super) program: &'a Path,
     /// The stage's name.
     pub(super) stage: &'a str,
+    /// Of the environment it sees these variables beside what every worker sees.
+    pub(super) variables: &'a [String],
     /// The job description, to be read from here.
     pub(super) job: File,
     /// Its standard error is appended to this file.
@@ -83,7 +85,7 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn spawn(launch: Launch<'_>) -> Result<Self, SpawnError> {
-        let Launch { program, stage, job, log, attempt, grant } = launch;
+        let Launch { program, stage, variables, job, log, attempt, grant } = launch;
         let log = File::options()
             .append(true)
             .create(true)
@@ -98,7 +100,7 @@ impl Worker {
             // No stage may depend on where the scheduler was started.
             .current_dir("/")
             .process_group(0);
-        environment::declare(&mut command, stage, &attempt.temporary());
+        environment::declare(&mut command, stage, variables, &attempt.temporary());
         command.envs(grant.variables());
 
         // Workers are only spawned on this thread, so no other child inherits the descriptor in between.

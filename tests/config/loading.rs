@@ -3,11 +3,12 @@
 use std::{fs, path::Path, time::Duration};
 
 use pipe::{
-    config::{self, ConfigError},
+    config::{self, ConfigError, Source, StageSpec},
     graph::Graph,
     registry,
+    runs::resolved_yaml,
 };
-use pipe_stage::Resources;
+use pipe_stage::{Form, Resources};
 use serde_json::json;
 
 use super::{files, lines, parse};
@@ -21,7 +22,7 @@ fn every_valid_file_and_every_pipeline_of_the_project_loads() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths = files("valid");
     assert!(paths.len() >= 4);
-    let ours = ["pipelines/qwen3-sft.yaml", "examples/quickstart/pipeline.yaml"];
+    let ours = ["pipelines/qwen3-sft.yaml", "examples/quickstart/pipeline.yaml", "examples/command/pipeline.yaml"];
     let variants = ["examples/quickstart/ablation.yaml", "examples/quickstart/ranks.yaml"];
     paths.extend(ours.into_iter().chain(variants).map(|path| root.join(path)));
     for path in paths {
@@ -76,6 +77,69 @@ fn a_chain_of_ten_thousand_stages_is_within_the_bounds() {
     let pipeline = parse(&std::iter::once(first).chain((1..10_000).map(stage)).collect::<String>()).unwrap();
     assert_eq!(pipeline.stages.len(), 10_000);
     assert_eq!(pipeline.stages["s9999"].inputs["samples"][0].stage.as_str(), "s9998");
+}
+
+#[test]
+fn the_resolved_pipeline_is_the_same_pipeline() {
+    for path in files("valid") {
+        let pipeline = load(&path).unwrap();
+        let resolved = resolved_yaml(&pipeline);
+        let source = Source::new("resolved.yaml", resolved.as_str());
+        let again = config::parse(source, pipeline.folder.clone(), &[], registry::KINDS)
+            .unwrap_or_else(|error| panic!("{}:\n{}\n{resolved}", path.display(), lines(&error).join("\n")));
+        assert_eq!(again.name, pipeline.name);
+        assert_eq!(again.stages.keys().collect::<Vec<_>>(), pipeline.stages.keys().collect::<Vec<_>>());
+        for (one, two) in pipeline.stages.values().zip(again.stages.values()) {
+            let taken = |spec: &StageSpec| {
+                let all = spec.inputs.iter().flat_map(|(name, taken)| taken.iter().map(move |taken| (name, taken)));
+                all.map(|(name, taken)| format!("{name} {}.{} {:?}", taken.stage, taken.output, taken.form)).collect()
+            };
+            let (inputs, inputs_again): (Vec<String>, Vec<String>) = (taken(one), taken(two));
+            assert_eq!(inputs, inputs_again);
+            let sorted = |spec: &StageSpec| {
+                let mut files: Vec<_> = spec.user_files.iter().map(|file| (file.field.clone(), &file.path)).collect();
+                files.sort();
+                files.into_iter().map(|(field, path)| format!("{field} {}", path.display())).collect::<Vec<_>>()
+            };
+            assert_eq!(sorted(one), sorted(two));
+            assert_eq!(one.config, two.config);
+            assert_eq!((&one.outputs, &one.environment), (&two.outputs, &two.environment));
+            assert_eq!((one.resources, one.retries, one.timeout), (two.resources, two.retries, two.timeout));
+            assert_eq!(one.checkout, two.checkout);
+        }
+    }
+}
+
+#[test]
+fn a_command_says_what_it_takes_and_makes() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pipelines/valid/command.yaml");
+    let pipeline = load(&path).unwrap();
+    let parts = &pipeline.stages["parts"];
+    let outputs: Vec<_> = parts.outputs.iter().map(|output| (output.name.as_str(), output.form)).collect();
+    assert_eq!(outputs, [("small", Form::Folder), ("large", Form::File), ("out", Form::File)]);
+    let inputs: Vec<_> = parts.inputs.iter().map(|(name, taken)| (name.as_str(), taken[0].form)).collect();
+    assert_eq!(inputs, [("all/0", Form::File), ("lib/text", Form::File)]);
+    let files: Vec<_> =
+        parts.user_files.iter().map(|file| (file.field.as_str(), file.path.to_str().unwrap())).collect();
+    assert_eq!(
+        files,
+        [
+            ("scripts.0", "lib/helper.py"),
+            ("scripts.1", "share"),
+            ("inputs.all/1", "data.txt"),
+            ("inputs.tool.py", "tools/tool.py")
+        ]
+    );
+    let error = pipeline.problem_at(parts.file_span("inputs.all/1"), "odd", None);
+    assert_eq!(lines(&error), ["9:43: odd"]);
+    let error = pipeline.problem_at(parts.file_span("scripts.1"), "odd", None);
+    assert_eq!(lines(&error), ["16:32: odd"]);
+    assert_eq!(parts.environment, ["HF_TOKEN"]);
+    assert_eq!(pipeline.stages["text"].environment, ["TOKEN"]);
+    assert_eq!(pipeline.stages["text"].config["run"], "seq 3 > $OUT; echo ${OUT}");
+    let report = &pipeline.stages["report"].inputs;
+    let forms: Vec<_> = report.iter().map(|(name, taken)| (name.as_str(), taken[0].form)).collect();
+    assert_eq!(forms, [("large", Form::File), ("rest", Form::File), ("small", Form::Folder)]);
 }
 
 #[test]

@@ -22,6 +22,7 @@ fn the_schema_knows_every_kind_its_inputs_and_its_fields() {
     for declaration in KINDS {
         let stage = &schema["$defs"][declaration.kind];
         assert_eq!(stage["properties"]["kind"]["const"], declaration.kind);
+        assert_eq!(stage["properties"]["inputs"]["additionalProperties"].is_object(), declaration.open_inputs);
         for port in declaration.inputs {
             assert_eq!(stage["properties"]["inputs"]["properties"][port.name]["description"], port.holds);
         }

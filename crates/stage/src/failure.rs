@@ -49,6 +49,11 @@ impl Failure {
         self.class
     }
 
+    /// What the user can do about it.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// The error's message and those of its causes, outermost first.
     pub fn chain(&self) -> Vec<String> {
         let mut chain = vec![self.error.to_string()];

@@ -35,7 +35,8 @@ pub struct Job {
     pub resources: Resources,
 }
 
-/// An input: a folder of read-only files (or, for a user's own file, that file).
+/// An input: a folder of read-only files, or, for a user's own file and where a kind with open inputs takes an output
+/// that is one file, that file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Artifact {

@@ -107,6 +107,8 @@ pub trait Kind: 'static {
     /// The outputs it makes. A single one is called `out` and needs no name in a pipeline.
     const OUTPUTS: &'static [&'static str] = &["out"];
     /// Whether it takes inputs of any name beside [`Kind::INPUTS`], and files of the user's (`file://PATH`) among them.
+    /// Such names are relative paths, of which none lies in another. An output that is one file comes as that file.
+    /// The configuration must not have a field called `inputs`.
     const OPEN_INPUTS: bool = false;
     /// Whether the outputs follow from the configuration, by [`Kind::outputs`], instead of from [`Kind::OUTPUTS`].
     const OPEN_OUTPUTS: bool = false;

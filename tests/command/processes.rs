@@ -1,0 +1,84 @@
+//! A command's processes: none outlives the run, the worker or the command.
+
+use std::{fs::File, io::Read};
+
+use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
+    process::{Pid, Signal, kill_process},
+};
+
+use super::Project;
+
+/// A pipeline of one stage that keeps a named pipe open and then does what `then` says. The pipe ends when the last
+/// process that has it is gone.
+fn project(then: &str) -> (Project, File) {
+    let project = Project::new("");
+    let pipe = project.path("alive");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let script = format!("        exec 3> {}\n        echo alive >&3\n        {then}\n", pipe.display());
+    project.write(
+        "p.yaml",
+        &format!("stages:\n  a:\n    kind: command\n    with:\n      outputs: out\n      run: |\n{script}"),
+    );
+    // Opened for both, so that it does not wait for the command.
+    let pipe = File::options().read(true).write(true).open(pipe).unwrap();
+    (project, pipe)
+}
+
+/// Waits until the command is there, and then gives a reader that ends with it.
+fn arrived(project: &Project, mut both: File) -> File {
+    let mut word = [0; 6];
+    both.read_exact(&mut word).unwrap();
+    assert_eq!(&word, b"alive\n");
+    // The command has it open, so that this does not wait, and what is left to read is only the end.
+    File::open(project.path("alive")).unwrap()
+}
+
+#[test]
+fn a_command_and_all_that_it_started_end_with_a_run_that_is_killed() {
+    let (project, pipe) = project("(setsid sleep 100 &); sleep 100 & sleep 100");
+    let mut run = project.start();
+    let mut alive = arrived(&project, pipe);
+    kill_process(Pid::from_child(&run), Signal::KILL).unwrap();
+    run.wait().unwrap();
+    alive.read_to_end(&mut Vec::new()).unwrap();
+}
+
+#[test]
+fn a_command_that_is_asked_to_stop_has_time_to_and_the_stage_is_cancelled() {
+    let (project, pipe) = project("trap 'echo saved >> $PIPE_RESUME/state; exit 1' TERM; while :; do sleep 0.01; done");
+    let run = project.start();
+    let mut alive = arrived(&project, pipe);
+    kill_process(Pid::from_child(&run), Signal::INT).unwrap();
+    alive.read_to_end(&mut Vec::new()).unwrap();
+    let output = run.wait_with_output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_ne!(output.status.code(), Some(0), "{errors}");
+    assert!(errors.contains("stopped"), "{errors}");
+    let resume = project.path("home/resume");
+    let state = std::fs::read_dir(resume).unwrap().next().unwrap().unwrap().path().join("state");
+    assert_eq!(std::fs::read_to_string(state).unwrap(), "saved\n");
+}
+
+#[test]
+fn what_a_command_leaves_running_is_ended_before_its_outputs_are_taken() {
+    let (project, pipe) = project("(setsid sleep 100 &); sleep 100 & echo 1 > out");
+    let run = project.start();
+    let mut alive = arrived(&project, pipe);
+    let output = run.wait_with_output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{errors}");
+    assert!(errors.contains("the command left 2 processes behind: killed"), "{errors}");
+    alive.read_to_end(&mut Vec::new()).unwrap();
+    assert_eq!(project.text("a", "out"), "1\n");
+}
+
+#[test]
+fn a_worker_that_is_killed_takes_its_command_along() {
+    let (project, pipe) = project("(setsid sleep 100 &); kill -9 $PPID; sleep 100");
+    let run = project.start();
+    let mut alive = arrived(&project, pipe);
+    let output = run.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    alive.read_to_end(&mut Vec::new()).unwrap();
+}

@@ -1,3 +1,4 @@
+//! What a person sees of a run.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 use std::sync::{Arc, Mutex};
 

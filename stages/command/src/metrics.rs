@@ -27,6 +27,8 @@ pub(crate) fn report(context: &Context) {
         }
         file => file.and_then(|_| fs::read_to_string(&path)),
     };
+    // Nothing else stands there, and the folder is to be used again.
+    let _ = fs::remove_file(&path);
     match text {
         Ok(text) => read(&text, context),
         Err(error) => context.warn(format!("$PIPE_METRICS cannot be read: {error}")),

@@ -9,7 +9,10 @@ use std::{
 
 use clap_complete::{CompletionCandidate, PathCompleter, engine::ArgValueCompleter};
 
-use crate::{config, registry};
+use crate::{cache::Home, config, registry, report, runs::Runs};
+
+/// As many runs are offered.
+const RUNS: usize = 20;
 
 /// Pipeline files, and folders on the way to them.
 pub(super) fn pipeline_files() -> ArgValueCompleter {
@@ -24,6 +27,16 @@ pub(super) fn stages() -> ArgValueCompleter {
 /// `NAME=` for the parameters of the pipeline file that the command line names.
 pub(super) fn settings() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| matching(typed, named_file().map(|file| params_of(&file))))
+}
+
+/// The newest runs in the cache of this folder, and the words for them.
+pub(super) fn runs() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| matching(typed, Some(recorded_runs())))
+}
+
+/// The stages of the newest run in the cache of this folder.
+pub(super) fn recorded_stages() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| matching(typed, Some(stages_of_last_run())))
 }
 
 /// A candidate, and what a shell may show beside it.
@@ -46,6 +59,27 @@ fn named_file() -> Option<PathBuf> {
         .skip(1)
         .map(PathBuf::from)
         .find(|path| is_pipeline_file(path) && path.is_file())
+}
+
+fn home() -> Option<Runs> {
+    Some(Runs::new(&Home::locate(&env::current_dir().ok()?).ok()?))
+}
+
+fn recorded_runs() -> Vec<Candidate> {
+    let mut candidates = Vec::new();
+    for (index, run) in home().iter().flat_map(Runs::summaries).take(RUNS).enumerate() {
+        let help = Some(format!("{}, {}", run.pipeline, report::moment(run.started)));
+        if let Some(word) = ["last", "last~1"].get(index) {
+            candidates.push(((*word).to_owned(), help.clone()));
+        }
+        candidates.push((run.id.to_string(), help));
+    }
+    candidates
+}
+
+fn stages_of_last_run() -> Vec<Candidate> {
+    let stages = home().and_then(|runs| runs.latest(|_| true)).map(|run| run.stages).unwrap_or_default();
+    stages.into_iter().map(|(name, stage)| (name, Some(stage.kind))).collect()
 }
 
 /// The stages of a pipeline with their kinds. A file with mistakes has at least the names that stand in it.

@@ -67,7 +67,7 @@ fn text(explanation: &Explanation) -> String {
     if !reasons.is_empty() {
         text += &heading("why");
         for reason in reasons {
-            text += &format!("  {reason}\n");
+            text += &format!("  {}\n", report::printable(&reason.to_string()));
         }
     }
     if !causes.is_empty() {
@@ -80,7 +80,7 @@ fn text(explanation: &Explanation) -> String {
         };
         text += &format!("  `{}`{}\n", cause.stage, when.dimmed());
         for reason in &cause.reasons {
-            text += &format!("    {reason}\n");
+            text += &format!("    {}\n", report::printable(reason));
         }
     }
     text += &heading("key");

@@ -6,7 +6,7 @@ use clap::Args;
 use pipe_stage::Form;
 use serde_json::json;
 
-use super::{CliError, Exit, Format, pipeline::print, pipeline::print_json, recorded::Recorded};
+use super::{CliError, Exit, Format, candidates, pipeline::print, pipeline::print_json, recorded::Recorded};
 use crate::{
     cache::{Checkout, Holder, Home, Store},
     config, registry, report,
@@ -17,7 +17,7 @@ use crate::{
 #[derive(Args)]
 pub(super) struct Get {
     /// The stage, or one of its outputs (`parts.train`)
-    #[arg(value_name = "STAGE[.OUTPUT]")]
+    #[arg(value_name = "STAGE[.OUTPUT]", add = candidates::recorded_stages())]
     output: String,
     /// Where to put it: a folder, or a file if the output is one. It may hold an earlier copy that nobody changed
     destination: PathBuf,

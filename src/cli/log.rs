@@ -13,7 +13,7 @@ use owo_colors::Style;
 use serde_json::{Value, json};
 
 use super::{
-    CliError, Exit, Format,
+    CliError, Exit, Format, candidates,
     pipeline::{print, print_json},
     recorded::{Made, Recorded},
     table::{Cell, Table},
@@ -33,6 +33,7 @@ const ATTEMPTS: usize = 50;
 #[derive(Args)]
 pub(super) struct Log {
     /// The stage
+    #[arg(add = candidates::recorded_stages())]
     stage: String,
     #[command(flatten)]
     recorded: Recorded,

@@ -11,6 +11,7 @@ use crate::{
     cache::Home,
     config::Pipeline,
     plan::{self, Action},
+    report,
     scheduler,
     selection::Request,
 };
@@ -57,7 +58,7 @@ fn text(plan: &plan::Plan) -> String {
         };
         counts[column] += 1;
         let padding = " ".repeat(4 - ["hit", "run", "run?"][column].len());
-        let mut lines = reasons.iter().map(ToString::to_string);
+        let mut lines = reasons.iter().map(|reason| report::printable(&reason.to_string()));
         let first = lines.next().unwrap_or_default();
         text += format!("{word}{padding}  {:name_width$}  {first}", stage.stage).trim_end();
         text.push('\n');

@@ -106,7 +106,7 @@ pub(super) struct Recorded {
     scope: Scope,
     /// Look at this run (`last`, `last~1`, an id or the beginning of one); without it, at the last one that has what is
     /// asked for
-    #[arg(long, value_name = "RUN")]
+    #[arg(long, value_name = "RUN", add = candidates::runs())]
     run: Option<String>,
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::OnceLock,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use pipe_stage::Digest;
@@ -11,7 +11,7 @@ use super::Lookup;
 use crate::{
     cache::{ActionRecord, Flaw, Home, Key, Manifest, Records, State, Store, UserFiles},
     config::StageName,
-    runs::{Runs, Story, Unsuccessful},
+    runs::{RunId, RunRecord, Runs, Story, Unsuccessful},
 };
 
 /// What a home knows of one pipeline.
@@ -25,6 +25,8 @@ pub struct CacheLookup {
     pipeline: String,
     /// Read when the first stage is met that is no hit.
     unsuccessful: OnceLock<HashMap<String, Unsuccessful>>,
+    /// The records of runs that were asked for: many artifacts are of the same run.
+    journals: Mutex<HashMap<RunId, Option<Arc<RunRecord>>>>,
 }
 
 impl CacheLookup {
@@ -38,7 +40,13 @@ impl CacheLookup {
             runs: Runs::new(home),
             pipeline: pipeline.to_owned(),
             unsuccessful: OnceLock::new(),
+            journals: Mutex::default(),
         }
+    }
+
+    fn journal(&self, run: &RunId) -> Option<Arc<RunRecord>> {
+        let mut journals = self.journals.lock().unwrap_or_else(PoisonError::into_inner);
+        journals.entry(run.clone()).or_insert_with(|| self.runs.get(run).map(Arc::new)).clone()
     }
 
     /// How the pipeline stood when it was last brought up to date.
@@ -88,11 +96,15 @@ impl Lookup for CacheLookup {
     }
 
     fn story(&self, record: &ActionRecord) -> Option<Story> {
-        self.runs.story(record)
+        let run = RunId::that_made(record)?;
+        let journal = self.journal(&run);
+        Some(Story::of(record, run, journal.as_deref()))
     }
 
     fn keys_beside(&self, record: &ActionRecord) -> HashMap<String, Key> {
-        self.runs.keys_beside(record)
+        let journal = RunId::that_made(record).and_then(|run| self.journal(&run));
+        let stages = journal.iter().flat_map(|journal| &journal.stages);
+        stages.filter_map(|(name, stage)| Some((name.clone(), stage.key?))).collect()
     }
 }
 

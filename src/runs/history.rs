@@ -1,14 +1,11 @@
 //! What earlier runs of a pipeline have to say to the next one: which stages did not come to their end, and why the
 //! others ran.
 
-use std::{
-    collections::HashMap,
-    path::{Component, Path},
-};
+use std::{collections::HashMap, path::Component};
 
 use serde::Serialize;
 
-use super::{Outcome, RunId, RunStatus, Runs};
+use super::{Outcome, RunId, RunRecord, RunStatus, Runs};
 use crate::cache::{ActionRecord, Key};
 
 /// The runs that failed lately are looked at, this many of them.
@@ -68,27 +65,27 @@ impl Runs {
         }
         last.into_iter().filter_map(|(stage, attempt)| Some((stage, attempt?))).collect()
     }
+}
 
-    /// How the artifacts of an action record came to be. `None` if it does not say which run made them.
-    pub fn story(&self, record: &ActionRecord) -> Option<Story> {
-        let run = run_of_log(&record.log)?;
-        let stage = self.get(&run).and_then(|mut journal| journal.stages.swap_remove(&record.stage));
-        let reasons = stage.map(|stage| stage.reasons).unwrap_or_default();
-        Some(Story { run, ended: record.ended, duration_seconds: record.duration_seconds, reasons })
-    }
-
-    /// The key that each stage had in the run that made the artifacts of a record.
-    pub fn keys_beside(&self, record: &ActionRecord) -> HashMap<String, Key> {
-        let journal = run_of_log(&record.log).and_then(|run| self.get(&run));
-        let stages = journal.into_iter().flat_map(|journal| journal.stages);
-        stages.filter_map(|(name, stage)| Some((name, stage.key?))).collect()
+impl Story {
+    /// How the artifacts of an action record came to be, with the record of the run that made them if it is there.
+    pub(crate) fn of(record: &ActionRecord, run: RunId, journal: Option<&RunRecord>) -> Self {
+        let stage = journal.and_then(|journal| journal.stages.get(&record.stage));
+        Self {
+            run,
+            ended: record.ended,
+            duration_seconds: record.duration_seconds,
+            reasons: stage.map(|stage| stage.reasons.clone()).unwrap_or_default(),
+        }
     }
 }
 
-/// The run that wrote a log: `logs/RUN/STAGE.log`.
-fn run_of_log(log: &Path) -> Option<RunId> {
-    match log.components().nth(1)? {
-        Component::Normal(run) => run.to_str()?.parse().ok(),
-        _ => None,
+impl RunId {
+    /// The run that made the artifacts of an action record: the one that wrote its log, `logs/RUN/STAGE.log`.
+    pub(crate) fn that_made(record: &ActionRecord) -> Option<Self> {
+        match record.log.components().nth(1)? {
+            Component::Normal(run) => run.to_str()?.parse().ok(),
+            _ => None,
+        }
     }
 }

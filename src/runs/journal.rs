@@ -138,17 +138,24 @@ impl Journal {
         }
     }
 
-    /// Writes what was added. From here on it is kept though this process is killed.
+    /// Writes what was added. From here on it is kept though this process is killed. What could not be written is tried
+    /// again the next time, so that no line is torn.
     ///
     /// # Errors
     /// If the disk refuses.
     pub(crate) fn write(&mut self) -> Result<(), CacheError> {
-        if self.lines.is_empty() {
-            return Ok(());
+        let mut written = 0;
+        let mut result = Ok(());
+        while written < self.lines.len() && result.is_ok() {
+            match self.file.write(&self.lines[written..]) {
+                Ok(0) => result = Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => result = Err(error),
+            }
         }
-        let written = self.file.write_all(&self.lines);
-        self.lines.clear();
-        written.map_err(|source| failed(&self.path, source))
+        self.lines.drain(..written);
+        result.map_err(|error| failed(&self.path, error))
     }
 
     /// Makes what was written survive a power cut.
@@ -173,5 +180,29 @@ pub(super) fn is_live(path: &Path) -> bool {
         Ok(()) => false,
         // Without locks there is no knowing.
         Err(TryLockError::WouldBlock | TryLockError::Error(_)) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn what_a_full_disk_refused_is_written_when_there_is_room_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(temp.path().join("a.jsonl")).unwrap();
+        let line = |stage: &str| Line::Selected { stages: [(stage.to_owned(), "fake".to_owned())].into() };
+        let file = std::mem::replace(&mut journal.file, OpenOptions::new().write(true).open("/dev/full").unwrap());
+        journal.push(&line("a"));
+        assert!(journal.write().is_err());
+        journal.push(&line("b"));
+        assert!(journal.write().is_err());
+        journal.file = file;
+        journal.write().unwrap();
+        journal.write().unwrap();
+        let text = std::fs::read_to_string(&journal.path).unwrap();
+        let lines: Vec<Line> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines, [line("a"), line("b")]);
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Project, Ran, quickstart};
+use super::{Project, Ran, quickstart, shell::offered};
 
 fn json(ran: &Ran) -> Value {
     assert_eq!(ran.code, 0, "{}", ran.stderr);
@@ -143,5 +143,34 @@ fn the_log_of_a_stage_can_be_had_of_any_run() {
     ] {
         let ran = project.run(arguments);
         assert!(ran.code == 2 && ran.stderr.contains(says) && ran.stderr.contains("help:"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn runs_and_their_stages_are_completed() {
+    let project = copying();
+    assert_eq!(offered(&project, &["pipe", "runs", "show", "l"]), [""; 0]);
+    assert_eq!(project.run(&["run", "p.yaml"]).code, 0);
+    let id = json(&project.run(&["runs", "show", "--format", "json"]))["id"].as_str().unwrap().to_owned();
+    assert_eq!(offered(&project, &["pipe", "runs", "show", &id[..4]]), [id.as_str()]);
+    assert_eq!(offered(&project, &["pipe", "runs", "diff", "la"]), ["last"]);
+    assert_eq!(offered(&project, &["pipe", "log", "corpus", "--run", "l"]), ["last"]);
+    assert_eq!(offered(&project, &["pipe", "log", "c"]), ["corpus"]);
+}
+
+#[test]
+fn a_journal_cannot_steer_the_terminal_or_the_program() {
+    let project = copying();
+    assert_eq!(project.run(&["run", "p.yaml", "--set", "name=a"]).code, 0);
+    let folder = project.path("home/runs");
+    let journal = std::fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
+    let text = std::fs::read_to_string(&journal).unwrap();
+    let escape = r#"[\u001b[31mred\u0007"#;
+    let forged = text.replace("never run", escape).replace("\"duration_seconds\":0", "\"duration_seconds\":9e300,\"rest\":0");
+    assert!(forged.contains(escape) && forged.contains("9e300"), "{forged}");
+    std::fs::write(&journal, forged).unwrap();
+    for arguments in [&["runs"][..], &["runs", "show", "--reasons"], &["runs", "diff", "last", "last"]] {
+        let ran = project.run(arguments);
+        assert!(ran.code == 0 && !ran.stdout.contains('\u{1b}'), "{ran:?}", ran = ran.stdout);
     }
 }

@@ -13,7 +13,7 @@ fn commands(project: &Project) -> Vec<String> {
 }
 
 /// What a shell would offer for the last of `words`.
-fn offered(project: &Project, words: &[&str]) -> Vec<String> {
+pub(super) fn offered(project: &Project, words: &[&str]) -> Vec<String> {
     let mut command = project.command(&["--"]);
     command.args(words).env("PIPE_COMPLETE", "fish");
     let ran: Ran = command.output().unwrap().into();

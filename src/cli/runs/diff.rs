@@ -5,7 +5,7 @@ use owo_colors::{OwoColorize, Style};
 use serde_json::Value;
 
 use super::{
-    CliError, Exit, Format, Scope, figure, outcome,
+    CliError, Exit, Format, Scope, candidates, figure, outcome,
     pipeline::{print, print_json},
     seconds, status,
     table::{Cell, Table},
@@ -23,10 +23,10 @@ const SHORT: usize = 12;
 #[derive(Args)]
 pub(super) struct Diff {
     /// The first run: `last`, `last~1`, an id or the beginning of one
-    #[arg(default_value = "last~1")]
+    #[arg(default_value = "last~1", add = candidates::runs())]
     a: String,
     /// The second run
-    #[arg(default_value = "last")]
+    #[arg(default_value = "last", add = candidates::runs())]
     b: String,
     #[command(flatten)]
     scope: Scope,

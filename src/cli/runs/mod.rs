@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use owo_colors::Style;
 use serde_json::Value;
 
-use super::{CliError, Exit, Format, pipeline, recorded::Scope, table};
+use super::{CliError, Exit, Format, candidates, pipeline, recorded::Scope, table};
 use crate::{
     report,
     runs::{Outcome, RunStatus},
@@ -82,5 +82,5 @@ fn figure(name: &str, value: &Value) -> String {
 }
 
 pub(super) fn seconds(seconds: f64) -> String {
-    report::duration(Duration::from_secs_f64(seconds.max(0.0)))
+    report::duration(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }

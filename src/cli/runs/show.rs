@@ -4,7 +4,7 @@ use clap::Args;
 use owo_colors::{OwoColorize, Style};
 
 use super::{
-    CliError, Exit, Format, Scope, figure, list, outcome,
+    CliError, Exit, Format, Scope, candidates, figure, list, outcome,
     pipeline::{print, print_json},
     seconds, status,
     table::{Cell, Table},
@@ -21,7 +21,7 @@ const FIGURES: usize = 4;
 #[derive(Args)]
 pub(super) struct Show {
     /// The run: `last`, `last~1`, an id or the beginning of one
-    #[arg(default_value = "last")]
+    #[arg(default_value = "last", add = candidates::runs())]
     run: String,
     #[command(flatten)]
     scope: Scope,
@@ -66,10 +66,10 @@ fn text(run: &RunRecord, reasons: bool) -> String {
     let mut about = Table::default();
     let mut tell = |name: &str, value: String| {
         if !value.is_empty() {
-            about.row([Cell::from(name).style(Style::new().dimmed()), value.into()]);
+            about.row([Cell::from(name).style(Style::new().dimmed()), report::printable(&value).into()]);
         }
     };
-    tell("pipeline", format!("{} ({})", report::printable(&run.pipeline), run.file.display()));
+    tell("pipeline", format!("{} ({})", run.pipeline, run.file.display()));
     tell("started", report::moment(run.started));
     tell("ended", run.ended.map(report::moment).unwrap_or_default());
     tell("set", run.set.join("  "));
@@ -98,14 +98,17 @@ fn text(run: &RunRecord, reasons: bool) -> String {
         text.push('\n');
         let mut below = |what: String| text += &format!("         {what}\n");
         if reasons {
-            stage.reasons.iter().for_each(|reason| below(format!("{} {reason}", "because".dimmed())));
+            stage
+                .reasons
+                .iter()
+                .for_each(|reason| below(format!("{} {}", "because".dimmed(), report::printable(reason))));
         }
         if stage.attempts.len() > 1 {
             below(format!("{} {} attempts", "after".dimmed(), stage.attempts.len()));
         }
         for (depth, error) in stage.error.iter().enumerate() {
             let lead = if depth == 0 { "error:".red().to_string() } else { "  because:".to_owned() };
-            below(format!("{lead} {error}"));
+            below(format!("{lead} {}", report::printable(error)));
         }
     }
     text

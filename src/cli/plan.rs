@@ -11,8 +11,7 @@ use crate::{
     cache::Home,
     config::Pipeline,
     plan::{self, Action},
-    report,
-    scheduler,
+    report, scheduler,
     selection::Request,
 };
 

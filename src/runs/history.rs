@@ -49,7 +49,7 @@ impl Runs {
             match summary.status {
                 RunStatus::Running => continue,
                 // The whole pipeline was up to date: what failed before is history.
-                RunStatus::Done if header.targets.is_empty() => break,
+                RunStatus::Done if header.asked.is_for_all() => break,
                 _ => looked_at += 1,
             }
             let Some(record) = self.get(&id) else { continue };

@@ -25,7 +25,7 @@ use pipe_stage::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Counts, Machine, Measure, Outcome, RunId, RunStatus};
+use super::{Asked, Counts, Machine, Measure, Outcome, RunId, RunStatus};
 use crate::cache::{CacheError, Environment, Key};
 
 /// One line.
@@ -57,7 +57,7 @@ pub(crate) struct Header {
     pub(crate) started: jiff::Timestamp,
     pub(crate) version: String,
     pub(crate) set: Vec<String>,
-    pub(crate) targets: Vec<String>,
+    pub(crate) asked: Asked,
     pub(crate) resolved: Digest,
     pub(crate) machine: Machine,
 }

@@ -12,6 +12,7 @@ mod machine;
 mod measure;
 mod read;
 mod record;
+mod resolved;
 mod retention;
 
 use std::{
@@ -33,7 +34,8 @@ pub use machine::Machine;
 pub use measure::Measure;
 pub(crate) use measure::figures;
 pub use read::RunSummary;
-pub use record::{AttemptRun, Counts, Outcome, RunRecord, RunStatus, StageRun, resolved_yaml};
+pub use record::{Asked, AttemptRun, Counts, Outcome, RunRecord, RunStatus, StageRun};
+pub use resolved::resolved_yaml;
 pub use retention::{Judged, Retention, Stays, Unclear};
 
 /// The run records of a home.

@@ -74,13 +74,13 @@ impl RunRecord {
 }
 
 fn begun(header: Header) -> RunRecord {
-    let Header { id, pipeline, file, started, version, set, targets, resolved, machine } = header;
+    let Header { id, pipeline, file, started, version, set, asked, resolved, machine } = header;
     RunRecord {
         id,
         pipeline,
         file,
         set,
-        targets,
+        asked,
         resolved,
         status: RunStatus::Killed,
         started,

@@ -1,16 +1,17 @@
 //! The record of one run, as it stands in memory. On disk it is a [journal](super::journal).
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use indexmap::IndexMap;
-use pipe_stage::{Digest, Resources};
+use pipe_stage::Digest;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Machine, RunId};
 use crate::{
     cache::{ActionRecord, Environment, Key},
-    config::{Pipeline, StageSpec},
+    config::StageName,
+    selection::Request,
 };
 
 /// What one execution of a pipeline did.
@@ -24,8 +25,8 @@ pub struct RunRecord {
     pub file: PathBuf,
     /// What stood behind each `--set`.
     pub set: Vec<String>,
-    /// The stages that were asked for; none means all.
-    pub targets: Vec<String>,
+    /// Which stages it was about.
+    pub asked: Asked,
     /// The digest of the pipeline as it was meant: see [`Runs::resolved`](super::Runs::resolved).
     pub resolved: Digest,
     /// How it ended.
@@ -42,6 +43,59 @@ pub struct RunRecord {
     pub machine: Machine,
     /// What became of each stage of the run, in the order of the work.
     pub stages: IndexMap<String, StageRun>,
+}
+
+/// Which stages a run was asked for: see [`Request`](crate::selection::Request).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Asked {
+    /// These, with all that they need; none means all stages.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<String>,
+    /// Just these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
+    /// These and all that depends on them, although nothing changed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<String>,
+    /// These, although nothing changed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub force: Vec<String>,
+    /// Every stage, although nothing changed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub force_all: bool,
+}
+
+impl Asked {
+    /// Whether it was about the whole pipeline.
+    pub fn is_for_all(&self) -> bool {
+        self.targets.is_empty() && self.only.is_empty()
+    }
+}
+
+impl From<&Request> for Asked {
+    fn from(request: &Request) -> Self {
+        let names = |stages: &[StageName]| stages.iter().map(StageName::to_string).collect();
+        Self {
+            targets: names(&request.targets),
+            only: names(&request.only),
+            from: names(&request.from),
+            force: names(&request.force),
+            force_all: request.force_all,
+        }
+    }
+}
+
+/// `parts, --only a, b --force c`.
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { targets, only, from, force, force_all } = self;
+        let named = [("", targets), ("--only ", only), ("--from ", from), ("--force ", force)];
+        let told = named.iter().filter(|(_, stages)| !stages.is_empty());
+        let mut told: Vec<String> = told.map(|(flag, stages)| format!("{flag}{}", stages.join(", "))).collect();
+        told.extend(force_all.then(|| "--force-all".to_owned()));
+        f.write_str(&told.join(" "))
+    }
 }
 
 /// How a run ended.
@@ -196,81 +250,5 @@ impl StageRun {
             log: None,
             error: Vec::new(),
         }
-    }
-}
-
-/// The pipeline with nothing left to fill in, as YAML: parameters put in, overrides applied, defaults filled in. It can
-/// be run as it stands.
-pub fn resolved_yaml(pipeline: &Pipeline) -> String {
-    let stages: serde_json::Map<String, Value> =
-        pipeline.stages.iter().map(|(name, spec)| (name.to_string(), resolved_stage(pipeline, spec))).collect();
-    let pipeline = json!({ "name": pipeline.name, "stages": stages });
-    // JSON of strings, numbers, lists and maps is always YAML.
-    serde_yaml::to_string(&pipeline).unwrap_or_default()
-}
-
-fn resolved_stage(pipeline: &Pipeline, spec: &StageSpec) -> Value {
-    let mut stage = serde_json::Map::from_iter([("kind".to_owned(), spec.declaration.kind.into())]);
-    let inputs = resolved_inputs(pipeline, spec);
-    if !inputs.is_empty() {
-        stage.insert("inputs".to_owned(), Value::Object(inputs));
-    }
-    stage.insert("with".to_owned(), escaped(&spec.config));
-    let Resources { cpus, memory_bytes, gpus, time_seconds } = spec.resources;
-    let resources = [
-        ("cpus", cpus.map(Value::from)),
-        ("memory", memory_bytes.map(Value::from)),
-        ("gpus", (gpus > 0).then(|| gpus.into())),
-        ("time", time_seconds.map(seconds)),
-    ];
-    let resources: serde_json::Map<String, Value> =
-        resources.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
-    if !resources.is_empty() {
-        stage.insert("resources".to_owned(), Value::Object(resources));
-    }
-    if spec.retries > 0 {
-        stage.insert("retries".to_owned(), spec.retries.into());
-    }
-    if let Some(timeout) = spec.timeout {
-        stage.insert("timeout".to_owned(), seconds(timeout.as_secs()));
-    }
-    let checkout = spec.checkout.iter().map(|(output, path)| (output.clone(), path.to_string_lossy().into()));
-    let checkout: serde_json::Map<String, Value> = checkout.collect();
-    if !checkout.is_empty() {
-        stage.insert("outputs".to_owned(), escaped(&Value::Object(checkout)));
-    }
-    Value::Object(stage)
-}
-
-fn resolved_inputs(pipeline: &Pipeline, spec: &StageSpec) -> serde_json::Map<String, Value> {
-    let source = |input: &crate::config::InputRef| {
-        let only = pipeline.stages.get(&input.stage).is_some_and(|maker| maker.outputs.len() == 1);
-        if only { input.stage.to_string() } else { format!("{}.{}", input.stage, input.output) }
-    };
-    let taken = spec.inputs.iter().map(|(port, sources)| {
-        let value = match &sources[..] {
-            [one] => source(one).into(),
-            several => several.iter().map(source).collect(),
-        };
-        (port.clone(), value)
-    });
-    let files = spec.user_files.iter().filter_map(|file| {
-        let name = file.field.strip_prefix("inputs.")?;
-        Some((name.to_owned(), escaped(&format!("file://{}", file.path.display()).into())))
-    });
-    taken.chain(files).collect()
-}
-
-fn seconds(seconds: u64) -> Value {
-    format!("{seconds}s").into()
-}
-
-/// The same value, with nothing in it that would be taken for a parameter.
-fn escaped(value: &Value) -> Value {
-    match value {
-        Value::String(text) => text.replace("${", "$${").into(),
-        Value::Array(items) => items.iter().map(escaped).collect(),
-        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), escaped(value))).collect(),
-        value => value.clone(),
     }
 }

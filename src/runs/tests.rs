@@ -70,7 +70,7 @@ fn begin(runs: &Runs, name: &str) -> (RunId, Journal) {
         started: jiff::Timestamp::UNIX_EPOCH,
         version: "1".to_owned(),
         set: vec!["seed=1".to_owned()],
-        targets: Vec::new(),
+        asked: Asked { targets: vec!["c".to_owned()], force_all: true, ..Asked::default() },
         resolved: Digest::of(b"yaml"),
         machine: Machine::here(),
     }));
@@ -116,7 +116,7 @@ fn a_journal_tells_what_became_of_every_stage() {
 
     let record = runs.get(&id).unwrap();
     assert_eq!((record.status, record.duration_seconds, record.counts()), (RunStatus::Failed, 3.5, counts));
-    assert_eq!((&record.set[..], record.targets.len()), (&["seed=1".to_owned()][..], 0));
+    assert_eq!((record.set.join(" "), record.asked.to_string()), ("seed=1".to_owned(), "c --force-all".to_owned()));
     assert!(record.machine.cpus > 0 && record.machine.memory_bytes > 1 << 20, "{:?}", record.machine);
     let (a, b, c) = (&record.stages["a"], &record.stages["b"], &record.stages["c"]);
     assert_eq!((a.outcome, a.key, &a.outputs, a.attempts.len()), (Outcome::Hit, Some(key("a")), &outputs, 0));

@@ -18,6 +18,7 @@ use crate::{
         self, Counts, Header, Journal, Line, Machine, Measure, RunEnded, RunId, RunStatus, Runs, StageBegan,
         StageEnded, figures, resolved_yaml,
     },
+    selection::Request,
 };
 
 /// The books of a run that goes on. Nothing is written before a stage begins or the run ends.
@@ -35,13 +36,13 @@ pub(super) struct Books {
 }
 
 impl Books {
-    /// Opens the books of a run of `stages` that began at `clock`. `targets`: those that were asked for; `resolved`: the
+    /// Opens the books of a run of `stages` that began at `clock`. `request`: what was asked for; `resolved`: the
     /// digest of the resolved pipeline, if that is known.
     pub(super) fn open<'run>(
         pipeline: &Pipeline,
         home: &Home,
         stages: impl Iterator<Item = &'run StageSpec>,
-        targets: &[StageName],
+        request: &Request,
         resolved: Option<Digest>,
         clock: Instant,
     ) -> Result<Self, CacheError> {
@@ -56,7 +57,7 @@ impl Books {
             started: jiff::Timestamp::now(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             set: pipeline.source.overrides().map(str::to_owned).collect(),
-            targets: targets.iter().map(StageName::to_string).collect(),
+            asked: request.into(),
             resolved,
             machine: Machine::here(),
         }));

@@ -140,7 +140,7 @@ pub fn run(pipeline: &Pipeline, home: &Home, options: &Options, sink: &mut dyn S
     let written = pipeline.source.digest();
     let resolved = lookup.state().resolved(&written);
     let specs = stages.iter().map(|stage| stage.spec);
-    let books = books::Books::open(pipeline, home, specs, &options.request.targets, resolved, clock)?;
+    let books = books::Books::open(pipeline, home, specs, &options.request, resolved, clock)?;
     lookup.state_mut().note_resolved(written, books.resolved());
     engine::Engine::new(&shared, options, lookup, stages, books, sink).run()
 }

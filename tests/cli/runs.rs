@@ -166,7 +166,8 @@ fn a_journal_cannot_steer_the_terminal_or_the_program() {
     let journal = std::fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
     let text = std::fs::read_to_string(&journal).unwrap();
     let escape = r#"[\u001b[31mred\u0007"#;
-    let forged = text.replace("never run", escape).replace("\"duration_seconds\":0", "\"duration_seconds\":9e300,\"rest\":0");
+    let forged =
+        text.replace("never run", escape).replace("\"duration_seconds\":0", "\"duration_seconds\":9e300,\"rest\":0");
     assert!(forged.contains(escape) && forged.contains("9e300"), "{forged}");
     std::fs::write(&journal, forged).unwrap();
     for arguments in [&["runs"][..], &["runs", "show", "--reasons"], &["runs", "diff", "last", "last"]] {

@@ -73,7 +73,7 @@ fn text(run: &RunRecord, reasons: bool) -> String {
     tell("started", report::moment(run.started));
     tell("ended", run.ended.map(report::moment).unwrap_or_default());
     tell("set", run.set.join("  "));
-    tell("asked for", run.targets.join(", "));
+    tell("asked for", run.asked.to_string());
     tell("stages", list::counts(run.counts()));
     tell("pipe", run.version.clone());
     tell("machine", machine(&run.machine));

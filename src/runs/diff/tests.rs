@@ -5,7 +5,7 @@ use pipe_stage::Digest;
 use serde_json::json;
 
 use super::*;
-use crate::runs::{Machine, RunStatus};
+use crate::runs::{Asked, Machine, RunStatus};
 
 /// A side with one stage `a` of the configuration `with`, of which the key is made.
 fn side(with: Value, figures: Value) -> Side {
@@ -30,7 +30,7 @@ fn side(with: Value, figures: Value) -> Side {
         pipeline: "test".to_owned(),
         file: "/p.yaml".into(),
         set: Vec::new(),
-        targets: Vec::new(),
+        asked: Asked::default(),
         resolved: Digest::of(b""),
         status: RunStatus::Done,
         started: jiff::Timestamp::UNIX_EPOCH,

@@ -8,7 +8,7 @@ use pipe_stage::Digest;
 use super::*;
 use crate::{
     cache::{Home, Key},
-    runs::{Counts, Header, Machine, Outcome, StageBegan, StageEnded, journal::RunEnded},
+    runs::{Asked, Counts, Header, Machine, Outcome, StageBegan, StageEnded, journal::RunEnded},
 };
 
 const DAY: Duration = Duration::from_hours(24);
@@ -114,7 +114,7 @@ fn lines(id: &RunId) -> [Line; 5] {
             started: jiff::Timestamp::UNIX_EPOCH,
             version: "1".to_owned(),
             set: Vec::new(),
-            targets: Vec::new(),
+            asked: Asked::default(),
             resolved: Digest::of(b"yaml"),
             machine: Machine::here(),
         }),

@@ -1,0 +1,82 @@
+//! A pipeline as it was meant: what a run keeps of the file that it was read from.
+
+use pipe_stage::Resources;
+use serde_json::{Value, json};
+
+use crate::config::{InputRef, Pipeline, StageSpec};
+
+/// The pipeline with nothing left to fill in, as YAML: parameters put in, overrides applied, defaults filled in. It can
+/// be run as it stands.
+pub fn resolved_yaml(pipeline: &Pipeline) -> String {
+    let stages: serde_json::Map<String, Value> =
+        pipeline.stages.iter().map(|(name, spec)| (name.to_string(), resolved_stage(pipeline, spec))).collect();
+    let pipeline = json!({ "name": pipeline.name, "stages": stages });
+    // JSON of strings, numbers, lists and maps is always YAML.
+    serde_yaml::to_string(&pipeline).unwrap_or_default()
+}
+
+fn resolved_stage(pipeline: &Pipeline, spec: &StageSpec) -> Value {
+    let mut stage = serde_json::Map::from_iter([("kind".to_owned(), spec.declaration.kind.into())]);
+    let inputs = resolved_inputs(pipeline, spec);
+    if !inputs.is_empty() {
+        stage.insert("inputs".to_owned(), Value::Object(inputs));
+    }
+    stage.insert("with".to_owned(), escaped(&spec.config));
+    let Resources { cpus, memory_bytes, gpus, time_seconds } = spec.resources;
+    let resources = [
+        ("cpus", cpus.map(Value::from)),
+        ("memory", memory_bytes.map(Value::from)),
+        ("gpus", (gpus > 0).then(|| gpus.into())),
+        ("time", time_seconds.map(seconds)),
+    ];
+    let resources: serde_json::Map<String, Value> =
+        resources.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+    if !resources.is_empty() {
+        stage.insert("resources".to_owned(), Value::Object(resources));
+    }
+    if spec.retries > 0 {
+        stage.insert("retries".to_owned(), spec.retries.into());
+    }
+    if let Some(timeout) = spec.timeout {
+        stage.insert("timeout".to_owned(), seconds(timeout.as_secs()));
+    }
+    let checkout = spec.checkout.iter().map(|(output, path)| (output.clone(), path.to_string_lossy().into()));
+    let checkout: serde_json::Map<String, Value> = checkout.collect();
+    if !checkout.is_empty() {
+        stage.insert("outputs".to_owned(), escaped(&Value::Object(checkout)));
+    }
+    Value::Object(stage)
+}
+
+fn resolved_inputs(pipeline: &Pipeline, spec: &StageSpec) -> serde_json::Map<String, Value> {
+    let source = |input: &InputRef| {
+        let only = pipeline.stages.get(&input.stage).is_some_and(|maker| maker.outputs.len() == 1);
+        if only { input.stage.to_string() } else { format!("{}.{}", input.stage, input.output) }
+    };
+    let taken = spec.inputs.iter().map(|(port, sources)| {
+        let value = match &sources[..] {
+            [one] => source(one).into(),
+            several => several.iter().map(source).collect(),
+        };
+        (port.clone(), value)
+    });
+    let files = spec.user_files.iter().filter_map(|file| {
+        let name = file.field.strip_prefix("inputs.")?;
+        Some((name.to_owned(), escaped(&format!("file://{}", file.path.display()).into())))
+    });
+    taken.chain(files).collect()
+}
+
+fn seconds(seconds: u64) -> Value {
+    format!("{seconds}s").into()
+}
+
+/// The same value, with nothing in it that would be taken for a parameter.
+fn escaped(value: &Value) -> Value {
+    match value {
+        Value::String(text) => text.replace("${", "$${").into(),
+        Value::Array(items) => items.iter().map(escaped).collect(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), escaped(value))).collect(),
+        value => value.clone(),
+    }
+}

@@ -88,7 +88,7 @@ pub(super) fn rename(from: &Path, to: &Path) -> Result<(), CacheError> {
         }
         renamed => renamed,
     }
-    .trying("move into the cache", from)
+    .trying("write", to)
 }
 
 /// Makes files, or the names in folders, survive a power cut. All of them are in the same file system.

@@ -99,6 +99,23 @@ pub enum CacheError {
     },
 }
 
+impl CacheError {
+    /// What to do about it, where the error does not say so itself.
+    pub fn hint(&self) -> Option<&'static str> {
+        let Self::Io { source, .. } = self else { return None };
+        match source.kind() {
+            _ if pipe_stage::is_full_disk(source) => Some(pipe_stage::FULL_DISK),
+            io::ErrorKind::ReadOnlyFilesystem => {
+                Some("a run writes to its cache: set PIPE_HOME to a folder that can be written")
+            }
+            io::ErrorKind::PermissionDenied => {
+                Some("give yourself the right to it, or set PIPE_HOME to a folder of your own")
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Why the folder that a stage wrote cannot become an artifact. The stage is to blame.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {

@@ -107,6 +107,7 @@ impl CliError {
             Self::Lacks { help, .. } => Some(help.clone()),
             Self::Share(error) => error.help(),
             Self::Run(error) => error.help(),
+            Self::Cache(error) => error.hint().map(str::to_owned),
             Self::Unclear(unclear) => {
                 Some(format!("if the run is not worth keeping, remove {}", unclear.path.display()))
             }

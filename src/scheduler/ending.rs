@@ -16,8 +16,9 @@ pub(super) struct Ending {
 
 impl Ending {
     /// A failure of the machine or of the scheduler's own work for the stage.
-    pub(super) fn environment(error: &dyn std::error::Error, hint: Option<String>) -> Self {
-        Self { class: FailureClass::Environment, chain: chain(error), hint }
+    pub(super) fn environment(error: &(dyn std::error::Error + 'static), hint: Option<String>) -> Self {
+        let advice = || error.downcast_ref::<CacheError>()?.hint().map(str::to_owned);
+        Self { class: FailureClass::Environment, chain: chain(error), hint: hint.or_else(advice) }
     }
 
     /// A failure that the stage is to blame for.

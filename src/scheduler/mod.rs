@@ -98,7 +98,8 @@ impl RunError {
             Self::Selection(error) => Some(error.help()),
             Self::Excess(error) => Some(error.help.clone()),
             Self::Program(error) => error.hint(),
-            Self::Pipeline(_) | Self::Cache(_) | Self::System(_) => None,
+            Self::Cache(error) => error.hint().map(str::to_owned),
+            Self::Pipeline(_) | Self::System(_) => None,
         }
     }
 }

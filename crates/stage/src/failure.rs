@@ -1,6 +1,6 @@
 //! How a stage says that it failed.
 
-use std::error::Error;
+use std::{error::Error, io};
 
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +72,43 @@ impl Failure {
 
 impl<E: Error + Send + Sync + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
+        if is_full_disk(&error) {
+            return Self::environment(error).hint(FULL_DISK);
+        }
         Self { class: FailureClass::Stage, error: Box::new(error), hint: None }
+    }
+}
+
+/// What to do about a full disk.
+pub const FULL_DISK: &str =
+    "free some space there, or set PIPE_HOME to a folder on another disk; what was done so far is kept";
+
+/// Whether an error or one of its causes is that no space is left: no stage is to blame for that.
+pub fn is_full_disk(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot write the checkpoint")]
+    struct Wrapped(#[source] io::Error);
+
+    #[test]
+    fn a_full_disk_is_the_machines_fault_however_deep_it_is_wrapped() {
+        let full = Failure::from(Wrapped(io::ErrorKind::StorageFull.into()));
+        assert_eq!((full.class(), full.hint.as_deref()), (FailureClass::Environment, Some(FULL_DISK)));
+        let other = Failure::from(Wrapped(io::ErrorKind::InvalidData.into()));
+        assert_eq!((other.class(), other.hint), (FailureClass::Stage, None));
     }
 }

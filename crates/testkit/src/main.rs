@@ -129,9 +129,20 @@ impl What {
         home.and_then(|home| work(&pipeline, &home, request)).map_err(|error| {
             let message = match &error {
                 RunError::Pipeline(error) => config::render(error, false, WIDTH),
-                error => format!("{error}\n{}", error.help().unwrap_or_default()),
+                error => explained(error),
             };
             End(message, error.exit_code())
         })
     }
+}
+
+/// An error of the machine, with its causes and what to do.
+fn explained(error: &RunError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text += &format!("\nbecause: {error}");
+        cause = error.source();
+    }
+    text + &error.help().map_or_else(String::new, |help| format!("\n{help}"))
 }

@@ -42,7 +42,21 @@ impl Project {
     /// # Errors
     /// If the folder cannot be made.
     pub fn new(program: &str, text: &str) -> io::Result<Self> {
-        let project = Self { program: program.into(), folder: tempfile::tempdir()? };
+        Self::in_folder(tempfile::tempdir()?, program, text)
+    }
+
+    /// The same in memory, where there is such a file system: waiting for a disk is not what is tested.
+    ///
+    /// # Errors
+    /// If the folder cannot be made.
+    pub fn in_memory(program: &str, text: &str) -> io::Result<Self> {
+        let memory = Path::new("/dev/shm");
+        let folder = if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir()? };
+        Self::in_folder(folder, program, text)
+    }
+
+    fn in_folder(folder: tempfile::TempDir, program: &str, text: &str) -> io::Result<Self> {
+        let project = Self { program: program.into(), folder };
         project.write("pipeline.yaml", text)?;
         Ok(project)
     }
@@ -116,13 +130,17 @@ impl Project {
 
     /// The text in the newest artifact of `stage`, by the events of `ran`.
     pub fn text(&self, ran: &Ran, stage: &str, output: &str) -> Option<String> {
+        std::fs::read_to_string(self.checkout(ran, stage, output)?.join("text.txt")).ok()
+    }
+
+    /// A copy of the newest artifact of `stage`, by the events of `ran`: a folder in the project's.
+    pub fn checkout(&self, ran: &Ran, stage: &str, output: &str) -> Option<PathBuf> {
         let finished = ran.events_of("stage_finished").find(|event| event["stage"] == stage)?;
         let digest: pipe_stage::Digest = finished["outputs"][output].as_str()?.parse().ok()?;
         let store = pipe::cache::Store::new(&pipe::cache::Home::open(self.home()).ok()?);
-        let destination = tempfile::tempdir().ok()?;
-        let copy = destination.path().join("copy");
+        let copy = self.folder.path().join("copies").join(digest.to_string());
         store.checkout_to(&digest, &copy, pipe::cache::Checkout::default()).ok()?;
-        std::fs::read_to_string(copy.join("text.txt")).ok()
+        Some(copy)
     }
 
     fn command(&self) -> Command {

@@ -164,7 +164,7 @@ fn a_journal_that_cannot_be_read_is_an_error_but_for_the_cut_end_of_a_killed_run
     let (id, journal) = runs.begin().unwrap();
     drop(journal);
     let judge = || Retention::default().judge(&runs, jiff::Timestamp::UNIX_EPOCH);
-    assert_eq!(judge().unwrap().go, [id.clone()], "it was killed before it wrote anything");
+    assert_eq!(judge().unwrap().go, std::slice::from_ref(&id), "it was killed before it wrote anything");
 
     let text = lines(&id).map(|line| serde_json::to_string(&line).unwrap() + "\n").concat();
     let keys = |bytes: &str| {
@@ -193,7 +193,7 @@ fn a_run_that_goes_on_stays_whatever_the_rules_say() {
     journal.write().unwrap();
     assert_eq!(retention.judge(&runs, far).unwrap().stay[0].1, Stays::Live);
     drop(journal);
-    assert_eq!(retention.judge(&runs, far).unwrap().go, [id.clone()]);
+    assert_eq!(retention.judge(&runs, far).unwrap().go, std::slice::from_ref(&id));
     File::options().append(true).open(runs.path(&id)).unwrap().write_all(b"{").unwrap();
     assert_eq!(retention.judge(&runs, far).unwrap().go, [id]);
 }

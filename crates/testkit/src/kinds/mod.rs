@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeSet, fs, io, path::PathBuf};
 
-use pipe_stage::{Context, Declaration, Failure, Kind, Port, Problems, Program, Runner, Stage, UserFile, Validate};
+use pipe_stage::{Context, Declaration, Failure, Kind, Port, Problems, Program, Runner, Stage, Validate};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::gate;
 
+mod copy;
 mod scheduled;
 mod wild;
 mod work;
@@ -22,7 +23,7 @@ pub static KINDS: &[Declaration] = &[
     Declaration::of::<FirstWord>(),
     Declaration::of::<Halves>(),
     Declaration::of::<Count>(),
-    Declaration::of::<CopyFile>(),
+    Declaration::of::<copy::CopyFile>(),
     Declaration::of::<OnTorch>(),
     Declaration::of::<scheduled::Flaky>(),
     Declaration::of::<scheduled::Surroundings>(),
@@ -40,7 +41,7 @@ pub fn runners() -> Vec<Runner> {
         Runner::of::<FirstWord>(),
         Runner::of::<Halves>(),
         Runner::of::<Count>(),
-        Runner::of::<CopyFile>(),
+        Runner::of::<copy::CopyFile>(),
         Runner::of::<scheduled::Flaky>(),
         Runner::of::<scheduled::Surroundings>(),
         Runner::of::<wild::Wild>(),
@@ -296,39 +297,6 @@ impl Stage for Count {
         }
         context.figure("begun_at", begun);
         fs::write(context.output().join(FILE), config.steps.to_string())?;
-        Ok(())
-    }
-}
-
-/// Copies a file of the user's.
-struct CopyFile;
-
-#[derive(Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct CopyFileConfig {
-    /// The file.
-    path: PathBuf,
-}
-
-impl Kind for CopyFile {
-    type Config = CopyFileConfig;
-    const KIND: &'static str = "copy_file";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Copies a file";
-    const INPUTS: &'static [Port] = &[];
-
-    fn user_files(config: &CopyFileConfig) -> Vec<UserFile> {
-        vec![UserFile { field: "path".to_owned(), path: config.path.clone() }]
-    }
-}
-
-impl Validate for CopyFileConfig {
-    fn validate(&self, _inputs: &BTreeSet<String>, _problems: &mut Problems) {}
-}
-
-impl Stage for CopyFile {
-    fn run(_config: &CopyFileConfig, context: &Context) -> Result<(), Failure> {
-        fs::copy(&context.user_file("path")?.path, context.output().join(FILE))?;
         Ok(())
     }
 }

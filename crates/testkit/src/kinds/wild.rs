@@ -5,13 +5,16 @@ use std::{
     ffi::OsStr,
     fs,
     io::{self, Write},
-    os::unix::process::CommandExt,
+    os::unix::{ffi::OsStrExt, fs::symlink, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use pipe_stage::{Context, Failure, Kind, Port, Problems, Stage, Validate};
-use rustix::process::{Resource, Rlimit, Signal, kill_process, set_parent_process_death_signal, setrlimit};
+use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
+    process::{Resource, Rlimit, Signal, kill_process, set_parent_process_death_signal, setrlimit},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +60,16 @@ enum Trick {
     Garbage,
     /// Closes standard output.
     CloseOutput,
+    /// Writes 8 MiB beside its text.
+    FillDisk,
+    /// Writes a symbolic link among its files.
+    Link,
+    /// Writes a symbolic link that leads back.
+    LinkLoop,
+    /// Makes a named pipe among its files.
+    Pipe,
+    /// Gives a file a name that is not UTF-8.
+    OddName,
     /// Dies as if the kernel had run out of memory.
     BeKilled,
     /// Asks for more memory than it may have.
@@ -129,6 +142,14 @@ impl Stage for Wild {
             })?,
             Trick::Garbage => garbage(&mut io::stdout())?,
             Trick::CloseOutput => rustix::stdio::dup2_stdout(fs::File::open("/dev/null")?)?,
+            Trick::FillDisk => fs::write(context.output().join("large"), vec![1; 8 << 20])?,
+            Trick::Link => symlink("/etc/passwd", context.output().join("link"))?,
+            Trick::LinkLoop => {
+                fs::create_dir(context.output().join("deep"))?;
+                symlink("..", context.output().join("deep/up"))?;
+            }
+            Trick::Pipe => mknodat(CWD, context.output().join("pipe"), FileType::Fifo, Mode::RUSR, 0)?,
+            Trick::OddName => fs::write(context.output().join(OsStr::from_bytes(b"odd \xff")), "")?,
             Trick::BeKilled => kill_process(rustix::process::getpid(), Signal::KILL)?,
             Trick::EatMemory => eat_memory()?,
         }

@@ -1,14 +1,17 @@
 //! What a run survives, told as disasters: what happens, what a person reads, and what is left.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod damage;
 mod left_behind;
+mod names;
 mod points;
+mod surroundings;
 
 use pipe_testkit::{Gate, Project};
 
 /// A project with the pipeline `text`.
 fn project(text: &str) -> Project {
-    Project::new(env!("CARGO_BIN_EXE_fake-pipe"), text).unwrap()
+    Project::in_memory(env!("CARGO_BIN_EXE_fake-pipe"), text).unwrap()
 }
 
 /// A project with one stage, `wild`, that does `trick` at a gate and then writes a text.

@@ -17,11 +17,12 @@ fn inside<T>(result: Result<T, Fault>) -> Result<T, Fault> {
     result.map_err(|fault| Fault { place: Place::Hole, ..fault })
 }
 
-/// Answers requests for numbers with one: unlike zero, it is in nearly every range.
-macro_rules! numbers {
-    ($($method:ident $visit:ident $one:expr;)*) => {
-        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-            inside(visitor.$visit($one))
+/// Requests that are answered with one value, whatever the type. A number is one: unlike zero, it is in nearly every
+/// range.
+macro_rules! answers {
+    ($($method:ident($($argument:ident: $type:ty),*) $visit:ident($($value:expr)?);)*) => {
+        $(fn $method<V: Visitor<'de>>(self, $($argument: $type,)* visitor: V) -> Result<V::Value, Fault> {
+            inside(visitor.$visit($($value)?))
         })*
     };
 }
@@ -29,88 +30,37 @@ macro_rules! numbers {
 impl<'de> Deserializer<'de> for Hole {
     type Error = Fault;
 
-    numbers! {
-        deserialize_u8 visit_u8 1;
-        deserialize_u16 visit_u16 1;
-        deserialize_u32 visit_u32 1;
-        deserialize_u64 visit_u64 1;
-        deserialize_i8 visit_i8 1;
-        deserialize_i16 visit_i16 1;
-        deserialize_i32 visit_i32 1;
-        deserialize_i64 visit_i64 1;
-        deserialize_f32 visit_f32 1.0;
-        deserialize_f64 visit_f64 1.0;
-        deserialize_bool visit_bool false;
-        deserialize_char visit_char ' ';
-        deserialize_str visit_str "";
-        deserialize_string visit_str "";
-        deserialize_identifier visit_str "";
-        deserialize_bytes visit_bytes b"";
-        deserialize_byte_buf visit_bytes b"";
-    }
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        inside(visitor.visit_unit())
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        inside(visitor.visit_none())
-    }
-
-    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        inside(visitor.visit_unit())
-    }
-
-    fn deserialize_unit_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
-        inside(visitor.visit_unit())
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
-        inside(visitor.visit_newtype_struct(self))
-    }
-
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        inside(visitor.visit_seq(Holes(0)))
-    }
-
-    fn deserialize_tuple<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, Fault> {
-        inside(visitor.visit_seq(Holes(length)))
-    }
-
-    fn deserialize_tuple_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        length: usize,
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
-        self.deserialize_tuple(length, visitor)
-    }
-
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        inside(visitor.visit_map(MapDeserializer::new(std::iter::empty::<(&str, &str)>())))
-    }
-
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
+    answers! {
+        deserialize_any() visit_unit();
+        deserialize_ignored_any() visit_unit();
+        deserialize_unit() visit_unit();
+        deserialize_unit_struct(_name: &'static str) visit_unit();
+        deserialize_option() visit_none();
+        deserialize_bool() visit_bool(false);
+        deserialize_u8() visit_u8(1);
+        deserialize_u16() visit_u16(1);
+        deserialize_u32() visit_u32(1);
+        deserialize_u64() visit_u64(1);
+        deserialize_i8() visit_i8(1);
+        deserialize_i16() visit_i16(1);
+        deserialize_i32() visit_i32(1);
+        deserialize_i64() visit_i64(1);
+        deserialize_f32() visit_f32(1.0);
+        deserialize_f64() visit_f64(1.0);
+        deserialize_char() visit_char(' ');
+        deserialize_str() visit_str("");
+        deserialize_string() visit_str("");
+        deserialize_identifier() visit_str("");
+        deserialize_bytes() visit_bytes(b"");
+        deserialize_byte_buf() visit_bytes(b"");
+        deserialize_newtype_struct(_name: &'static str) visit_newtype_struct(Self);
+        deserialize_seq() visit_seq(Holes(0));
+        deserialize_tuple(length: usize) visit_seq(Holes(length));
+        deserialize_tuple_struct(_name: &'static str, length: usize) visit_seq(Holes(length));
+        deserialize_map() visit_map(MapDeserializer::new(std::iter::empty::<(&str, &str)>()));
         // In a row: by name, a field would come once more for each of its aliases.
-        inside(visitor.visit_seq(Holes(fields.len())))
-    }
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        variants: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
-        inside(visitor.visit_enum(HoleVariant(variants)))
-    }
-
-    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        inside(visitor.visit_unit())
+        deserialize_struct(_name: &'static str, fields: &'static [&'static str]) visit_seq(Holes(fields.len()));
+        deserialize_enum(_name: &'static str, variants: &'static [&'static str]) visit_enum(HoleVariant(variants));
     }
 }
 

@@ -9,11 +9,13 @@
 
 use serde::de::DeserializeOwned;
 
+mod access;
 mod deserialize;
 mod fault;
 mod hole;
 mod node;
 mod parse;
+mod recovery;
 mod scalar;
 mod suggest;
 mod syntax;
@@ -83,5 +85,5 @@ pub struct Problem {
 /// # Errors
 /// All problems: unknown fields (with the nearest known name), wrong types, missing fields.
 pub fn deserialize<T: DeserializeOwned>(node: &Node) -> Result<T, Vec<Problem>> {
-    deserialize::with_recovery(node)
+    recovery::with_recovery(node)
 }

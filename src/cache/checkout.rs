@@ -67,11 +67,10 @@ impl Store {
     /// If the artifact is not whole, `path` holds what is not to be overwritten, or the disk refuses. What was at
     /// `path` is then as it was, unless the disk refuses while names are being changed; doing it again ends it well.
     pub fn checkout_to(&self, artifact: &Digest, path: &Path, options: Checkout) -> Result<CheckedOut, CacheError> {
-        let path = std::path::absolute(path).trying("find", path)?;
-        // Without a slash at the end, which would make a name of a file one of a folder.
-        let path: PathBuf = path.components().collect();
+        let path = real(path)?;
         let home = self.home();
-        if path.parent().is_none() || path.starts_with(home.root()) {
+        let root = fs::canonicalize(home.root()).unwrap_or_else(|_| home.root().to_owned());
+        if path.parent().is_none() || path.starts_with(root) {
             return Err(CacheError::DestinationForbidden { path });
         }
         let place = Place::lock(home, &path)?;
@@ -164,6 +163,29 @@ impl Store {
     fn write_copy(&self, entry: &Entry, path: &Path) -> Result<(), CacheError> {
         copy_file(&self.home().object(&entry.digest), path, if entry.executable { 0o777 } else { 0o666 })
     }
+}
+
+/// The path without links and `..` on the way to its last part, which may be a link, or not be there.
+fn real(path: &Path) -> Result<PathBuf, CacheError> {
+    let absolute = std::path::absolute(path).trying("find", path)?;
+    // Without a slash at the end, which would make a name of a file one of a folder.
+    let absolute: PathBuf = absolute.components().collect();
+    let Some(name) = absolute.file_name() else { return fs::canonicalize(&absolute).trying("find", &absolute) };
+    let mut missing = vec![name];
+    let mut there = absolute.parent();
+    while let Some(folder) = there {
+        match fs::canonicalize(folder) {
+            Ok(real) => return Ok(missing.into_iter().rev().fold(real, |path, name| path.join(name))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).trying("find", folder),
+        }
+        // What is not there has nothing beside it.
+        missing.push(
+            folder.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound)).trying("find", &absolute)?,
+        );
+        there = folder.parent();
+    }
+    Err(io::Error::from(io::ErrorKind::NotFound)).trying("find", &absolute)
 }
 
 fn targets<'a>(

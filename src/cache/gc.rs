@@ -139,8 +139,9 @@ impl Division {
         division.resume(home, &keys)?;
         division.hints(home, &artifacts, &kept)?;
         division.folder(Category::Quarantine, &home.quarantine_folder(), |_| false)?;
-        division.folder(Category::Scratch, &home.tmp(), |_| false)?;
-        division.folder(Category::Scratch, &home.root().join("scratch"), |_| false)?;
+        for folder in [home.scratch_folder(), home.spare(), home.tmp()] {
+            division.folder(Category::Scratch, &folder, |_| false)?;
+        }
         Ok(division)
     }
 
@@ -176,7 +177,8 @@ impl Division {
                 Category::Scratch => {
                     // Whoever is still at work there has the lock of its key.
                     attempt::sweep(home)?;
-                    left.extend(removed(items.into_iter().filter(|item| item.path.starts_with(home.tmp())).collect()));
+                    let nobodys = |item: &Item| !item.path.starts_with(home.scratch_folder());
+                    left.extend(removed(items.into_iter().filter(nobodys).collect()));
                 }
                 Category::Resume => left.extend(removed_with_locks(home, items)?),
                 _ => left.extend(removed(items)),
@@ -376,7 +378,7 @@ fn unlink(path: &Path) -> io::Result<()> {
 
 /// Removes the folders that held what was removed. One that still holds something stays.
 fn remove_empty_folders(home: &Home) {
-    for folder in ["objects", "verified", "stages", "logs", "resume"] {
+    for folder in ["objects", "verified", "stages", "logs", "resume", "spare"] {
         remove_empty_below(&home.root().join(folder));
     }
 }

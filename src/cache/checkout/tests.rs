@@ -263,10 +263,28 @@ fn copies_can_be_edited_and_executed_and_are_not_tied_to_the_cache() {
 fn no_copy_goes_into_the_cache_or_over_everything() {
     let fixture = Fixture::new();
     let one = fixture.artifact(ONE);
-    for place in [fixture.temp.path().join("home/objects/x"), PathBuf::from("/")] {
+    fs::create_dir_all(fixture.temp.path().join("user")).unwrap();
+    symlink("../home", fixture.temp.path().join("user/link")).unwrap();
+    let places = ["home/objects/x", "user/../home/x", "user/link/new/x", "home", "home/", "home/objects/.."];
+    for place in places.map(|place| fixture.temp.path().join(place)).into_iter().chain(["/".into()]) {
         let error = fixture.store.checkout_to(&one, &place, Checkout { force: true, ..FOLDER }).unwrap_err();
-        assert!(matches!(error, CacheError::DestinationForbidden { .. }), "{error}");
+        assert!(matches!(error, CacheError::DestinationForbidden { .. }), "{}: {error}", place.display());
     }
+    let error = fixture.store.checkout_to(&one, &fixture.temp.path().join("none/../x"), FOLDER).unwrap_err();
+    assert!(matches!(error, CacheError::Io { .. }), "{error}");
+}
+
+#[test]
+fn a_place_is_the_same_by_whatever_path_it_is_named() {
+    let fixture = Fixture::new();
+    let (one, two) = (fixture.artifact(ONE), fixture.artifact(TWO));
+    fixture.put(&one, FOLDER).unwrap();
+    symlink("user", fixture.temp.path().join("link")).unwrap();
+    for path in ["link/place", "user/./place/", "user/place/sub/.."] {
+        let done = fixture.store.checkout_to(&one, &fixture.temp.path().join(path), FOLDER).unwrap();
+        assert_eq!((done.written, done.removed), (0, 0), "{path}");
+    }
+    assert_eq!(fixture.store.checkout_to(&two, &fixture.temp.path().join("link/place"), FOLDER).unwrap().written, 2);
 }
 
 #[test]

@@ -41,7 +41,9 @@ impl Fixture {
     }
 
     fn write(&self, path: &str) {
-        self.home.write(&self.home.root().join(path), b"12345").unwrap();
+        let path = self.home.root().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, b"12345").unwrap();
     }
 
     fn collect(&self, needed: &Needed) {
@@ -144,6 +146,7 @@ proptest! {
         fixture.write("actions/rubbish.json");
         fixture.write("quarantine/x.1");
         fixture.write("tmp/x");
+        fixture.write("spare/x/y");
 
         let needed = Needed {
             runs: world.needed_runs.iter().map(|run| format!("run {run}")).collect(),
@@ -183,7 +186,7 @@ proptest! {
         prop_assert_eq!(fixture.files("stages"), stages.map(|number| format!("pipeline {number}/stage")).collect());
         let states = world.needed_pipelines.iter().map(|number| format!("pipeline {number}"));
         prop_assert_eq!(fixture.files("state"), states.collect());
-        for folder in ["quarantine", "tmp"] {
+        for folder in ["quarantine", "tmp", "spare"] {
             prop_assert!(fixture.files(folder).is_empty());
         }
         prop_assert!(fixture.files("verified").len() <= kept_artifacts.len());

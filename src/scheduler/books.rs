@@ -131,6 +131,7 @@ impl Books {
     pub(super) fn attempt_failed(&mut self, stage: &StageName, failure: &StageFailure, seconds: f64) {
         let (stage, error) = (stage.to_string(), failure.chain.clone());
         self.journal.push(&Line::AttemptFailed { stage, duration_seconds: seconds, error });
+        self.write();
     }
 
     /// A stage ran to its end.
@@ -172,7 +173,11 @@ impl Books {
 
     fn ended(&mut self, ended: StageEnded) {
         self.journal.push(&Line::StageEnded(ended));
-        // The end of the run will tell if the disk still refuses.
+        self.write();
+    }
+
+    fn write(&mut self) {
+        // What the disk refuses now is tried again; the end of the run will tell if it still does.
         if let Err(error) = self.journal.write() {
             tracing::warn!(error = &error as &dyn std::error::Error, "the end of a stage is not in the journal");
         }

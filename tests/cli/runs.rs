@@ -147,6 +147,50 @@ fn the_log_of_a_stage_can_be_had_of_any_run() {
 }
 
 #[test]
+fn every_attempt_has_its_log_and_the_best_figure_is_in_the_list() {
+    let project = Project::new();
+    let count = project.path("count");
+    let text = format!(
+        r#"
+name: flaky
+stages:
+  flaky:
+    kind: command
+    retries: 2
+    with:
+      run: |
+        echo "attempt" >> '{count}'
+        echo "this is attempt $(wc -l < '{count}')"
+        test "$(wc -l < '{count}')" -gt 2
+        echo '{{"accuracy": 0.5, "loss": 2}}' > "$PIPE_METRICS"
+        echo x > out.txt
+      outputs: out.txt
+"#,
+        count = count.display()
+    );
+    std::fs::write(project.path("p.yaml"), text).unwrap();
+    let ran = project.run(&["run", "p.yaml"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let shown = project.run(&["runs", "show"]).stdout;
+    assert!(shown.contains("after 3 attempts") && shown.contains("accuracy 0.5000 · loss 2"), "{shown}");
+    for (attempt, says) in [("1", "this is attempt 1"), ("2", "this is attempt 2"), ("3", "this is attempt 3")] {
+        let log = project.run(&["log", "flaky", "--attempt", attempt]).stdout;
+        assert!(log.contains(says) && log.matches("this is attempt").count() == 1, "{log}");
+    }
+    assert!(project.run(&["log", "flaky"]).stdout.contains("this is attempt 3"), "the last one");
+    let attempts = json(&project.run(&["log", "flaky", "--attempts", "--format", "json"]));
+    let made =
+        |index: usize| (attempts["attempts"][index]["attempt"].as_u64(), &attempts["attempts"][index]["outcome"]);
+    assert_eq!(made(0), (Some(3), &"ran".into()));
+    assert_eq!(made(2), (Some(1), &"failed".into()));
+
+    assert_eq!(project.run(&["run", "p.yaml"]).code, 0);
+    let list = project.run(&["runs"]).stdout;
+    let results = list.lines().skip(1).filter(|line| line.ends_with("accuracy 0.5000 (flaky)")).count();
+    assert_eq!(results, 2, "the run that only found it has it too:\n{list}");
+}
+
+#[test]
 fn runs_and_their_stages_are_completed() {
     let project = copying();
     assert_eq!(offered(&project, &["pipe", "runs", "show", "l"]), [""; 0]);

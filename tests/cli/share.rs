@@ -300,3 +300,161 @@ fn a_hostile_bundle_writes_nothing_and_reads_nothing_of_others() {
     let small = reproduce(&project, &["x.pipe", "--max-size", "1kB"]);
     assert!(small.code == 2 && small.stderr.contains("allow more with --max-size"), "{}", small.stderr);
 }
+
+/// A command that tells its secret wherever it can but for its artifact.
+const TELLS: &str = "
+stages:
+  tells:
+    kind: command
+    with:
+      run: |
+        echo \"the token is $TOKEN\"
+        printf '{ \"token\": \"%s\", \"score\": 0.5 }' \"$TOKEN\" > \"$PIPE_METRICS\"
+        echo done > out.txt
+      outputs: out.txt
+      env: [TOKEN]
+";
+
+const SECRET: &str = "hf_s3cret-値";
+
+#[test]
+fn no_declared_secret_is_in_a_bundle() {
+    let project = Project::new();
+    fs::write(project.path("p.yaml"), TELLS).unwrap();
+    let with_secret =
+        |arguments: &[&str]| -> Ran { project.command(arguments).env("TOKEN", SECRET).output().unwrap().into() };
+    assert_eq!(with_secret(&["run", "p.yaml"]).code, 0);
+    assert!(project.run(&["log", "tells"]).stdout.contains(SECRET), "the test has no secret to find");
+    assert_eq!(with_secret(&["share", "last", "-o", "known.pipe", "--with-artifacts"]).code, 0);
+    let unknown = share(&project, &["last", "-o", "unknown.pipe"]);
+    assert!(unknown.stderr.contains("the log of `tells` is left out: it may hold `TOKEN`"), "{}", unknown.stderr);
+    let other: Ran =
+        project.command(&["share", "last", "-o", "other.pipe"]).env("TOKEN", "something else").output().unwrap().into();
+    assert!(other.code == 0 && other.stderr.contains("is left out"), "{}", other.stderr);
+
+    // Neither the value, nor anything by which a guess of it could be checked.
+    let digest = Digest::of(SECRET.as_bytes());
+    let show = project.run(&["runs", "show", "last", "--format", "json"]).stdout;
+    let key = serde_json::from_str::<Value>(&show).unwrap()["stages"]["tells"]["key"].as_str().unwrap().to_owned();
+    for name in ["known.pipe", "unknown.pipe", "other.pipe"] {
+        let files = read(&project.path(name));
+        for (entry, bytes) in &files {
+            for secret in
+                [SECRET.as_bytes(), b"hf_s3cret", b"something else", digest.to_string().as_bytes(), key.as_bytes()]
+            {
+                let found = bytes.windows(secret.len()).any(|window| window == secret);
+                assert!(!found, "{name}: {} holds {}", entry.path, String::from_utf8_lossy(secret));
+            }
+        }
+        let has_log = files.iter().any(|(entry, _)| entry.path == "logs/tells.log");
+        assert_eq!(has_log, name == "known.pipe");
+        let experiment = &files.iter().find(|(entry, _)| entry.path == "experiment.json").unwrap().1;
+        let experiment: Value = serde_json::from_slice(experiment).unwrap();
+        assert_eq!(experiment["stages"]["tells"]["figures"]["score"], 0.5);
+        assert_eq!(experiment["stages"]["tells"]["variables"]["TOKEN"], true);
+    }
+    let log =
+        read(&project.path("known.pipe")).into_iter().find(|(entry, _)| entry.path == "logs/tells.log").unwrap().1;
+    assert!(String::from_utf8(log).unwrap().contains("the token is [TOKEN]"));
+
+    // Whoever wants the same must have the variable.
+    let without = reproduce(&project, &["known.pipe", "--allow-commands"]);
+    assert_eq!(without.code, 3, "{}", without.stderr);
+    assert!(without.stderr.contains("was given TOKEN of the environment, which is not set here"), "{}", without.stderr);
+    let with = with_secret(&["reproduce", "known.pipe", "--allow-commands", "--format", "json"]);
+    assert_eq!(with.code, 0, "{}", with.stderr);
+}
+
+#[test]
+fn an_artifact_with_a_secret_is_not_shared_unless_it_is_none() {
+    let project = Project::new();
+    fs::write(project.path("p.yaml"), TELLS.replace("echo done", "echo \"key: $TOKEN\"")).unwrap();
+    let with_secret =
+        |arguments: &[&str]| -> Ran { project.command(arguments).env("TOKEN", SECRET).output().unwrap().into() };
+    assert_eq!(with_secret(&["run", "p.yaml"]).code, 0);
+    let share_all = ["share", "last", "-o", "x.pipe", "--with-artifacts"];
+    let found = with_secret(&share_all);
+    assert!(
+        found.code == 2 && found.stderr.contains("holds the value of the environment variable `TOKEN`"),
+        "{}",
+        found.stderr
+    );
+    let unknown = project.run(&share_all);
+    assert!(unknown.code == 2 && unknown.stderr.contains("so that it cannot be looked for"), "{}", unknown.stderr);
+    assert!(!project.path("x.pipe").exists());
+    assert_eq!(with_secret(&["share", "last", "-o", "list.pipe"]).code, 0, "the list of the files tells nothing");
+    let allowed = project.run(&[&share_all[..], &["--not-secret", "TOKEN"]].concat());
+    assert_eq!(allowed.code, 0, "{}", allowed.stderr);
+}
+
+#[test]
+fn programs_of_a_bundle_run_only_if_that_is_allowed_and_what_is_not_the_same_twice_is_named() {
+    let project = Project::new();
+    let pipeline = "
+stages:
+  draw:
+    kind: command
+    with:
+      run: |
+        printf '{ \"loss\": 0.1%s }' \"$(od -An -N3 -tu4 /dev/urandom | tr -d ' ')\" | tee \"$PIPE_METRICS\" > report.json
+      outputs: report.json
+  copy: { kind: command, inputs: { report.json: draw }, with: { run: [cp, report.json, 'a b.json'], outputs: a b.json } }
+";
+    fs::write(project.path("p.yaml"), pipeline).unwrap();
+    assert_eq!(project.run(&["run", "p.yaml"]).code, 0);
+    assert_eq!(share(&project, &["last", "-o", "x.pipe", "--with-artifacts", "draw"]).code, 0);
+    let refused = project.run(&["reproduce", "x.pipe", "--into", "out"]);
+    assert_eq!(refused.code, 2);
+    assert!(
+        refused.stderr.contains("draw: printf '{ \"loss\"")
+            && refused.stderr.contains("copy: cp report.json 'a b.json'")
+    );
+    assert!(refused.stderr.contains("say --allow-commands") && !project.path("out").exists(), "{}", refused.stderr);
+
+    let ran = reproduce(&project, &["x.pipe", "--allow-commands"]);
+    let told = report(&ran);
+    assert_eq!((ran.code, &told["first_difference"]), (1, &"draw".into()), "{}", ran.stderr);
+    assert_eq!(verdicts(&told), [("draw", "differs"), ("copy", "follows")]);
+    let draw = &told["stages"][0];
+    assert!(draw["notes"][0].as_str().unwrap().starts_with("its key is the same"), "{draw}");
+    assert_eq!(draw["figures"][0]["name"], "loss");
+    let detail = &draw["outputs"]["out"]["files"][0]["detail"];
+    assert_eq!((&detail["as"], &detail["differ"]), (&"values".into(), &1.into()));
+    assert_eq!(detail["shown"][0]["difference"], draw["figures"][0]["difference"]);
+
+    let text = project.run(&["reproduce", "x.pipe", "--allow-commands"]).stdout;
+    assert!(text.contains("report.json: values that differ: 1 of 1"), "{text}");
+    assert!(text.ends_with("not equal: 0 stages as recorded, 2 not\n"), "{text}");
+}
+
+#[test]
+fn another_device_is_held_to_the_figures_alone() {
+    let (project, _) = made();
+    assert_eq!(share(&project, &["last", "-o", "x.pipe"]).code, 0);
+    let experiment: Value = serde_json::from_slice(
+        &read(&project.path("x.pipe")).into_iter().find(|(entry, _)| entry.path == "experiment.json").unwrap().1,
+    )
+    .unwrap();
+    let model = &experiment["stages"]["model"];
+    let (digest, parameters) =
+        (model["outputs"]["out"].as_str().unwrap(), model["figures"]["parameters"].as_u64().unwrap());
+    let other = Digest::of(b"other bytes").to_string();
+    forge(&project.path("x.pipe"), &project.path("gpu.pipe"), "experiment.json", |text| {
+        let text =
+            text.replace(digest, &other).replace("\"device\": \"cpu\"", "\"device\": \"NVIDIA GeForce RTX 4090\"");
+        text.replace(&format!("\"parameters\": {parameters}"), &format!("\"parameters\": {}", parameters + 100))
+    });
+
+    let ran = reproduce(&project, &["gpu.pipe"]);
+    let told = report(&ran);
+    assert_eq!((ran.code, &told["verdict"]), (1, &"within_tolerance".into()), "{}", ran.stderr);
+    let note =
+        told["stages"].as_array().unwrap().iter().find(|stage| stage["stage"] == "model").unwrap()["notes"][0].clone();
+    assert!(note.as_str().unwrap().contains("computed on NVIDIA GeForce RTX 4090 and now on cpu"), "{note}");
+    let text = project.run(&["reproduce", "gpu.pipe"]).stdout;
+    assert!(text.contains("parameters") && text.contains("to accept that, say --tolerance 0.01"), "{text}");
+
+    assert_eq!(reproduce(&project, &["gpu.pipe", "--tolerance", "0.01"]).code, 0);
+    let strict = reproduce(&project, &["gpu.pipe", "--tolerance", "0.0000001"]);
+    assert_eq!((strict.code, &report(&strict)["verdict"]), (1, &"differs".into()));
+}

@@ -150,7 +150,7 @@ fn file_story(file: &FileChange) -> String {
                             [place, value(&change.recorded), value(&change.now), difference(change.difference)]
                         })
                         .collect();
-                    let title = format!("{path}: {} of {} differ", diff.differ, plural(to_usize(diff.values), "value"));
+                    let title = format!("{path}: values that differ: {} of {}", diff.differ, diff.values);
                     table(&title, "value", &rows, to_usize(diff.differ))
                 }
                 Some(FileDetail::Tensors(diff)) => tensors(&path, diff.tensors, &diff.differ),
@@ -165,7 +165,7 @@ fn tensors(path: &str, all: usize, differ: &[TensorChange]) -> String {
     let mut worst: Vec<&TensorChange> = differ.iter().collect();
     let size = |change: &TensorChange| change.relative_l2.unwrap_or(f64::INFINITY);
     worst.sort_by(|one, other| size(other).total_cmp(&size(one)));
-    let mut text = format!("  {path}: {} of {} differ\n", differ.len(), plural(all, "tensor"));
+    let mut text = format!("  {path}: tensors that differ: {} of {all}\n", differ.len());
     let mut rows =
         vec![["tensor", "type", "shape", "elements that differ", "max |diff|", "relative L2"].map(str::to_owned)];
     for change in worst.iter().take(SHOWN) {

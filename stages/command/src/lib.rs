@@ -39,6 +39,10 @@ impl Kind for Command {
         config.env.inherited().map(str::to_owned).collect()
     }
 
+    fn command(config: &Config) -> Option<String> {
+        Some(config.run.whole())
+    }
+
     fn user_files(config: &Config) -> Vec<UserFile> {
         let file = |(index, path): (usize, &config::Place)| UserFile {
             field: format!("scripts.{index}"),

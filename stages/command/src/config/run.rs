@@ -32,6 +32,24 @@ impl Run {
     }
 }
 
+impl Run {
+    /// All of it: the script, or the words as a shell would take them.
+    pub(crate) fn whole(&self) -> String {
+        let plain = |letter: char| letter.is_alphanumeric() || "-_./=:,+@%".contains(letter);
+        let quoted = |word: &String| {
+            if !word.is_empty() && word.chars().all(plain) {
+                word.clone()
+            } else {
+                format!("'{}'", word.replace('\'', r"'\''"))
+            }
+        };
+        match self {
+            Self::Script(script) => script.trim().to_owned(),
+            Self::Program(words) => words.iter().map(quoted).collect::<Vec<_>>().join(" "),
+        }
+    }
+}
+
 /// As one line that is not too long.
 impl fmt::Display for Run {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -13,6 +13,7 @@ mod doctor;
 mod exit;
 mod explain;
 mod get;
+mod init;
 mod log;
 mod man;
 mod pipeline;
@@ -25,6 +26,7 @@ mod schema;
 mod selection;
 mod share;
 mod table;
+mod typed;
 
 use std::process::ExitCode;
 
@@ -69,6 +71,8 @@ const VARIABLES: &[(&str, &str)] = &[
 
 #[derive(Subcommand)]
 enum Command {
+    /// Write a first pipeline, which runs as it is
+    Init(init::Init),
     /// Bring a pipeline's stages up to date, running only what changed
     Run(run::Run),
     /// Say what `run` would do, and why
@@ -127,6 +131,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(arguments: Arguments) -> Result<Exit, CliError> {
     match arguments.command {
+        Command::Init(command) => command.execute(),
         Command::Run(command) => command.execute(),
         Command::Plan(command) => command.execute(),
         Command::Explain(command) => command.execute(),

@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, process::ExitCode};
 
 use clap::Args;
 
-use super::{CliError, Exit, Format, pipeline::PipelineArguments, plan, selection::SelectionArguments};
+use super::{CliError, Exit, Format, pipeline::PipelineArguments, plan, selection::SelectionArguments, typed::again};
 use crate::{
     cache::Home,
     report::{Human, JsonLines, Sink},
@@ -54,17 +54,4 @@ impl Run {
         let summary = scheduler::run(&pipeline, &home, &options, sink.as_mut())?;
         Ok(Exit::Code(ExitCode::from(summary.outcome.exit_code())))
     }
-}
-
-/// The command that was typed, for saying how to go on.
-pub(super) fn again() -> String {
-    let quote = |argument: String| {
-        let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
-        if !argument.is_empty() && argument.chars().all(plain) {
-            argument
-        } else {
-            format!("'{}'", argument.replace('\'', r"'\''"))
-        }
-    };
-    std::iter::once("pipe".to_owned()).chain(std::env::args().skip(1).map(quote)).collect::<Vec<_>>().join(" ")
 }

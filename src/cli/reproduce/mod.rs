@@ -224,7 +224,7 @@ impl Reproduce {
             resources: Offer { cpus: threads.filter(|threads| *threads > here), ..Offer::default() },
             // The more stages are made, the more can be said of what differs.
             keep_going: true,
-            again: super::run::again(),
+            again: super::typed::again(),
         };
         let summary = scheduler::run(pipeline, home, &options, &mut Human::stderr())?;
         let runs = Runs::new(home);

@@ -9,6 +9,9 @@ use rustix::{
 
 use super::Project;
 
+/// A process that writes to the pipe if nobody ends it.
+const SURVIVOR: &str = "sh -c 'sleep 100; echo survived >&3'";
+
 /// A pipeline of one stage that keeps a named pipe open and then does what `then` says. The pipe ends when the last
 /// process that has it is gone.
 fn project(then: &str) -> (Project, File) {
@@ -34,23 +37,32 @@ fn arrived(project: &Project, mut both: File) -> File {
     File::open(project.path("alive")).unwrap()
 }
 
+/// What the pipe holds when the last process that has it is gone.
+fn rest(alive: &mut File) -> String {
+    let mut text = String::new();
+    alive.read_to_string(&mut text).unwrap();
+    text
+}
+
 #[test]
 fn a_command_and_all_that_it_started_end_with_a_run_that_is_killed() {
-    let (project, pipe) = project("(setsid sleep 100 &); sleep 100 & sleep 100");
+    let (project, pipe) = project(&format!("(setsid {SURVIVOR} &); {SURVIVOR} & {SURVIVOR}"));
     let mut run = project.start();
     let mut alive = arrived(&project, pipe);
     kill_process(Pid::from_child(&run), Signal::KILL).unwrap();
     run.wait().unwrap();
-    alive.read_to_end(&mut Vec::new()).unwrap();
+    assert_eq!(rest(&mut alive), "");
 }
 
 #[test]
-fn a_command_that_is_asked_to_stop_has_time_to_and_the_stage_is_cancelled() {
-    let (project, pipe) = project("trap 'echo saved >> $PIPE_RESUME/state; exit 1' TERM; while :; do sleep 0.01; done");
+fn all_that_a_command_started_has_time_to_stop_and_the_stage_is_cancelled() {
+    // The shell itself is gone at once; what it waits for has something to save.
+    let saves = "trap 'sleep 0.2; echo saved >> $PIPE_RESUME/state; exit 1' TERM; while :; do sleep 0.01; done";
+    let (project, pipe) = project(&format!("({saves}) & wait"));
     let run = project.start();
     let mut alive = arrived(&project, pipe);
     kill_process(Pid::from_child(&run), Signal::INT).unwrap();
-    alive.read_to_end(&mut Vec::new()).unwrap();
+    assert_eq!(rest(&mut alive), "");
     let output = run.wait_with_output().unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
     assert_ne!(output.status.code(), Some(0), "{errors}");
@@ -62,23 +74,24 @@ fn a_command_that_is_asked_to_stop_has_time_to_and_the_stage_is_cancelled() {
 
 #[test]
 fn what_a_command_leaves_running_is_ended_before_its_outputs_are_taken() {
-    let (project, pipe) = project("(setsid sleep 100 &); sleep 100 & echo 1 > out");
+    let (project, pipe) = project(&format!("(setsid {SURVIVOR} &); {SURVIVOR} & echo 1 > out"));
     let run = project.start();
     let mut alive = arrived(&project, pipe);
     let output = run.wait_with_output().unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{errors}");
-    assert!(errors.contains("the command left 2 processes behind: killed"), "{errors}");
-    alive.read_to_end(&mut Vec::new()).unwrap();
+    // Each is a shell and what that waits for.
+    assert!(errors.contains("the command left 4 processes behind: killed"), "{errors}");
+    assert_eq!(rest(&mut alive), "");
     assert_eq!(project.text("a", "out"), "1\n");
 }
 
 #[test]
 fn a_worker_that_is_killed_takes_its_command_along() {
-    let (project, pipe) = project("(setsid sleep 100 &); kill -9 $PPID; sleep 100");
+    let (project, pipe) = project(&format!("(setsid {SURVIVOR} &); kill -9 $PPID; {SURVIVOR}"));
     let run = project.start();
     let mut alive = arrived(&project, pipe);
     let output = run.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
-    alive.read_to_end(&mut Vec::new()).unwrap();
+    assert_eq!(rest(&mut alive), "");
 }

@@ -36,15 +36,15 @@ pub(crate) fn lay_out(config: &Config, context: &Context) -> Result<Placed, Fail
                 symlink(&artifact.path, &place).map_err(failed("create the link", &place))?;
                 placed.insert(place);
             } else {
-                copy(&artifact.path, &place, &mut Copying { placed: &mut placed, hashed: None })?;
+                copy(&artifact.path, &place, &mut Copying { context, placed: &mut placed, hashed: None })?;
             }
         }
     }
     for (field, file) in &job.user_files {
         let script = field.strip_prefix("scripts.").and_then(|index| config.scripts.get(index.parse::<usize>().ok()?));
         match (script, field.strip_prefix("inputs.")) {
-            (Some(script), _) => copy_and_compare(file, &make_place(work, script.path())?, &mut placed)?,
-            (None, Some(name)) => copy_and_compare(file, &make_place(work, name)?, &mut placed)?,
+            (Some(script), _) => copy_and_compare(file, &make_place(work, script.path())?, context, &mut placed)?,
+            (None, Some(name)) => copy_and_compare(file, &make_place(work, name)?, context, &mut placed)?,
             (None, None) => {}
         }
     }
@@ -68,9 +68,9 @@ fn make_place(folder: &Path, path: &str) -> Result<PathBuf, Error> {
 }
 
 /// Copies a file or folder of the user's, and makes sure that it is what stands in the key.
-fn copy_and_compare(file: &Artifact, place: &Path, placed: &mut Placed) -> Result<(), Failure> {
+fn copy_and_compare(file: &Artifact, place: &Path, context: &Context, placed: &mut Placed) -> Result<(), Failure> {
     let mut hashed = Vec::new();
-    let folder = copy(&file.path, place, &mut Copying { placed, hashed: Some(&mut hashed) })?;
+    let folder = copy(&file.path, place, &mut Copying { context, placed, hashed: Some(&mut hashed) })?;
     let digest = match hashed.as_slice() {
         [one] if !folder => one.digest,
         _ => Manifest::new(hashed).digest(),
@@ -84,13 +84,14 @@ fn copy_and_compare(file: &Artifact, place: &Path, placed: &mut Placed) -> Resul
 
 /// What is noted of copies.
 struct Copying<'a> {
+    context: &'a Context,
     placed: &'a mut Placed,
     /// The files with their digests, if those are wanted.
     hashed: Option<&'a mut Vec<Entry>>,
 }
 
 /// Copies a file or folder, read-only, links followed. Says whether it was a folder.
-fn copy(from: &Path, to: &Path, copying: &mut Copying<'_>) -> Result<bool, Error> {
+fn copy(from: &Path, to: &Path, copying: &mut Copying<'_>) -> Result<bool, Failure> {
     let metadata = fs::metadata(from).map_err(failed("read", from))?;
     if !metadata.is_dir() {
         copy_file(from, to, String::new(), copying)?;
@@ -118,14 +119,17 @@ fn copy(from: &Path, to: &Path, copying: &mut Copying<'_>) -> Result<bool, Error
             } else if kind.is_file() {
                 copy_file(&path, &place, name, copying)?;
             } else {
-                return Err(Error::Unusable { path, why: "it is neither a file nor a folder" });
+                return Err(Error::Unusable { path, why: "it is neither a file nor a folder" }.into());
             }
         }
     }
     Ok(true)
 }
 
-fn copy_file(from: &Path, to: &Path, name: String, copying: &mut Copying<'_>) -> Result<(), Error> {
+fn copy_file(from: &Path, to: &Path, name: String, copying: &mut Copying<'_>) -> Result<(), Failure> {
+    if copying.context.cancelled() {
+        return Err(Failure::cancelled());
+    }
     // Shares blocks where the file system can.
     let size = fs::copy(from, to).map_err(failed("copy", from))?;
     let permissions = fs::metadata(to).map_err(failed("read", to))?.permissions();

@@ -31,6 +31,9 @@ pub(crate) fn run(config: &Config, context: &Context) -> Result<(), Failure> {
     let name = config.run.to_string();
     let watch = |source: io::Error| Error::Watch { command: name.clone(), source };
     let scheduler = Scheduler::watch().map_err(watch)?;
+    if context.cancelled() {
+        return Err(Failure::cancelled());
+    }
     let mut child = match command.stdin(Stdio::null()).stdout(io::stderr()).spawn() {
         Ok(child) => child,
         Err(source) => {
@@ -40,6 +43,10 @@ pub(crate) fn run(config: &Config, context: &Context) -> Result<(), Failure> {
         }
     };
     let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).map_err(|errno| watch(errno.into()))?;
+    if context.cancelled() {
+        // The request may have come before the command was there to get it.
+        let _ = kill_process(Pid::from_child(&child), Signal::TERM);
+    }
     scheduler.until(&ended).map_err(watch)?;
     let status = child.wait().map_err(watch)?;
     let left = if context.cancelled() { scheduler.wait_for_children().map_err(watch)? } else { end_children() };

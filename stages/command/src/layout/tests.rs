@@ -1,25 +1,35 @@
 //! What stands in the folder before a command runs.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{collections::BTreeMap, fs, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use pipe_stage::{Job, Kind, PROTOCOL, Resources};
+use pipe_stage::{FailureClass, Job, Kind, PROTOCOL, Resources};
 use serde_json::json;
 
 use super::*;
 use crate::Command;
 
-struct Project(tempfile::TempDir);
+struct Project {
+    folder: tempfile::TempDir,
+    cancelled: Arc<AtomicBool>,
+}
 
 impl Project {
     fn new() -> Self {
-        let project = Self(tempfile::tempdir().unwrap());
+        let project = Self { folder: tempfile::tempdir().unwrap(), cancelled: Arc::default() };
         fs::create_dir(project.path("work")).unwrap();
         project
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.folder.path().join(name)
     }
 
     fn write(&self, name: &str, text: &str) -> PathBuf {
@@ -54,7 +64,7 @@ impl Project {
             resources: Resources::default(),
         };
         let config: Config = serde_json::from_value(config).unwrap();
-        let context = Context::new(job, Box::new(std::io::sink()), Arc::default());
+        let context = Context::new(job, Box::new(std::io::sink()), Arc::clone(&self.cancelled));
         let placed = lay_out(&config, &context)?;
         let name = |path: &PathBuf| path.strip_prefix(context.work()).unwrap().to_str().unwrap().to_owned();
         let mut names: Vec<_> = placed.iter().map(name).collect();
@@ -85,6 +95,17 @@ fn inputs_are_read_only_copies_also_where_the_cache_has_links() {
     assert_eq!(mode(&project.path("work/data/tool")), 0o555);
     assert_eq!(fs::read_to_string(project.path("work/one/file")).unwrap(), "one");
     assert!(project.path("work/results").is_dir() && !project.path("work/results/x").exists());
+}
+
+#[test]
+fn a_stage_that_is_asked_to_stop_copies_nothing_more() {
+    let project = Project::new();
+    project.write("inputs/data/a.txt", "one");
+    project.cancelled.store(true, Ordering::Relaxed);
+    let inputs = [("data", project.path("inputs/data"))];
+    let failure = project.lay_out(json!({ "run": "a", "outputs": "x" }), &inputs, &[]).unwrap_err();
+    assert_eq!(failure.class(), FailureClass::Cancelled);
+    assert!(!project.path("work/data/a.txt").exists());
 }
 
 #[test]

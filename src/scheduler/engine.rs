@@ -140,6 +140,7 @@ impl<'run> Engine<'run> {
             self.drive(&signals, &mailbox, &mut crew)
         })?;
         self.give_up_retries();
+        self.check_out();
         self.finish()
     }
 

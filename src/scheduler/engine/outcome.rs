@@ -11,7 +11,7 @@ use pipe_stage::{Digest, FailureClass, Level};
 
 use super::{Crew, Engine, Message};
 use crate::{
-    cache::{ActionRecord, Key, crash},
+    cache::{ActionRecord, CheckedOut, Checkout, Key, crash},
     report::{self, Event, Outcome, Skipped, StageFailure, Summary},
     runs::Counts,
     scheduler::{
@@ -203,6 +203,38 @@ impl<'run> Engine<'run> {
                 failure.chain.insert(0, "stopped on request before it was tried again".to_owned());
             }
             self.failed_of(index, failure, seconds);
+        }
+    }
+
+    /// Brings the copies up to date that stages want of their outputs. A copy that nobody touched costs a look at each
+    /// file. What somebody edited is left alone, and the stage fails for it; its artifacts stay in the cache.
+    pub(super) fn check_out(&mut self) {
+        for index in 0..self.stages.len() {
+            let spec = self.stages[index].spec;
+            let Some(outputs) = self.stages[index].outputs.clone().filter(|_| !spec.checkout.is_empty()) else {
+                continue;
+            };
+            let clock = Instant::now();
+            for output in &spec.outputs {
+                let (Some(place), Some(artifact)) = (spec.checkout.get(&output.name), outputs.get(&output.name)) else {
+                    continue;
+                };
+                let path = self.shared.pipeline.folder.join(place);
+                let options = Checkout { form: output.form, force: false };
+                match self.shared.store.checkout_to(artifact, &path, options) {
+                    Ok(CheckedOut { written: 0, removed: 0, .. }) => {}
+                    Ok(CheckedOut { written, .. }) => {
+                        let files = report::plural(written, "file");
+                        let message = format!("`{}` is in {} ({files} written)", output.name, place.display());
+                        self.report.event(&Event::StageLog { stage: self.name(index), level: Level::Info, message });
+                    }
+                    Err(error) => {
+                        let ending = Ending::stage(&error, None);
+                        self.failed(index, ending, None, clock.elapsed().as_secs_f64());
+                        break;
+                    }
+                }
+            }
         }
     }
 

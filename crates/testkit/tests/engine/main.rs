@@ -3,6 +3,7 @@
 
 mod bug;
 mod cleanup;
+mod copies;
 mod failure;
 mod keep_going;
 mod reasons;

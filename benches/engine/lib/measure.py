@@ -3,6 +3,7 @@
 import os
 import select
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -224,16 +225,17 @@ class Bench:
 
 
 def wait(process, limit_seconds):
-    """Waits for a process, kills it and its children at the limit, and gives what it used."""
-    deadline = time.monotonic() + limit_seconds
+    """Waits for a process, and gives what it used. At the limit, and when this program is ended, it goes with all that
+    it started."""
     descriptor = os.pidfd_open(process.pid)
+    ended = False
     try:
-        ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            os.killpg(process.pid, 9)
-        _, status, usage = os.wait4(process.pid, 0)
+        ended, _, _ = select.select([descriptor], [], [], limit_seconds)
     finally:
         os.close(descriptor)
+        if not ended:
+            os.killpg(process.pid, signal.SIGKILL)
+    _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     return usage
 

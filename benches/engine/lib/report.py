@@ -27,7 +27,7 @@ BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 def limit_of(name, results):
     """What `pipe` may take for a case, in seconds; `None` if nothing is said about it."""
-    if name == "large-new" and "b3sum" in results:
+    if name == "large-hash" and "wall" in results.get("b3sum", {}):
         return results["b3sum"]["wall"] * LIMIT_OF_B3SUM
     return LIMITS.get(name)
 

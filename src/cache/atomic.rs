@@ -5,9 +5,10 @@ use std::{
     io::{self, Write},
     os::unix::fs::PermissionsExt,
     path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
 };
 
-use rayon::prelude::*;
 use rustix::{
     fs::{CWD, RenameFlags, renameat_with},
     io::Errno,
@@ -18,6 +19,9 @@ use super::{CacheError, Home, crash, error::Trying};
 
 /// With more files than this, one call that writes the whole file system back is faster than a call for each.
 const MANY: usize = 100;
+
+/// So many files are synced at once. The threads only wait.
+const AT_ONCE: usize = 16;
 
 impl Home {
     /// Replaces `path` by a file with these bytes. After a crash at any moment the old file or the new one is there,
@@ -98,11 +102,28 @@ pub(super) fn sync(paths: &[&Path]) -> Result<(), CacheError> {
             let synced = File::open(first).and_then(|file| Ok(rustix::fs::syncfs(file)?));
             synced.trying("write", first)
         }
-        [path] => File::open(path).and_then(|file| file.sync_all()).trying("write", path),
-        few => {
-            few.par_iter().try_for_each(|path| File::open(path).and_then(|file| file.sync_all()).trying("write", path))
-        }
+        few => sync_each(few),
     }
+}
+
+/// A disk makes many files sure in about the time that it needs for one, if it is asked for all at once.
+fn sync_each(paths: &[&Path]) -> Result<(), CacheError> {
+    let next = AtomicUsize::new(0);
+    let some = || {
+        while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
+            File::open(path).and_then(|file| file.sync_all()).trying("write", path)?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let helpers = 1..paths.len().min(AT_ONCE);
+        // Where there is no thread to have, this one does it all.
+        let helpers: Vec<_> = helpers.map_while(|_| thread::Builder::new().spawn_scoped(scope, some).ok()).collect();
+        let results = std::iter::once(some()).chain(
+            helpers.into_iter().map(|helper| helper.join().unwrap_or_else(|bug| std::panic::resume_unwind(bug))),
+        );
+        results.collect()
+    })
 }
 
 /// Renames a file unless the new name is taken. Where the file system cannot do that in one step, in two.

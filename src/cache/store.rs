@@ -64,7 +64,12 @@ impl Store {
         let manifest = self.manifest(artifact)?;
         let verified = self.home.verified(artifact);
         let known = Stamps::load(&verified);
-        let checks: Vec<Check> = manifest.entries().par_iter().map(|entry| self.check(entry, &known)).collect();
+        let check = |entry| self.check(entry, &known);
+        let checks: Vec<Check> = match manifest.entries() {
+            // Not worth waking other threads up for.
+            [only] => vec![check(only)],
+            several => several.par_iter().map(check).collect(),
+        };
         if checks.iter().any(|check| check.hashed) {
             let mut stamps = Stamps::default();
             for (entry, check) in manifest.entries().iter().zip(&checks) {

@@ -127,7 +127,7 @@ pub enum Event {
     StageFinished {
         /// The stage.
         stage: String,
-        /// How long it took until its artifacts were kept, in seconds.
+        /// How long its worker took, in seconds.
         seconds: f64,
         /// The digests of its outputs, by name.
         outputs: BTreeMap<String, Digest>,

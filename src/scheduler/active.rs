@@ -60,7 +60,9 @@ pub(super) struct Ended {
     identity: Identity,
     log: PathBuf,
     started: jiff::Timestamp,
-    clock: Instant,
+    ended: jiff::Timestamp,
+    /// In between, by a clock that nobody sets.
+    seconds: f64,
     heard: Heard,
     status: ExitStatus,
     stopped: bool,
@@ -132,7 +134,8 @@ impl Active {
         let Self { worker, grant, attempt, identity, log, started, clock, mut heard, stopped, overdue, .. } = self;
         let status = worker.reap(piece, |said| each(&mut heard, said));
         crash::point("scheduler.worker-ended");
-        (Ended { attempt, identity, log, started, clock, heard, status, stopped, overdue }, grant)
+        let (ended, seconds) = (jiff::Timestamp::now(), clock.elapsed().as_secs_f64());
+        (Ended { attempt, identity, log, started, ended, seconds, heard, status, stopped, overdue }, grant)
     }
 }
 
@@ -149,9 +152,9 @@ impl Heard {
 }
 
 impl Ended {
-    /// When its worker began.
-    pub(super) fn clock(&self) -> Instant {
-        self.clock
+    /// How long its worker took.
+    pub(super) fn seconds(&self) -> f64 {
+        self.seconds
     }
 
     /// Relative to the home.
@@ -170,7 +173,6 @@ impl Ended {
 
     /// What it made, ready to be kept, or the reason why there is nothing to keep. May take long.
     pub(super) fn conclude(self, spec: &StageSpec, store: &Store) -> Result<Unkept, Ending> {
-        let (ended, duration_seconds) = (jiff::Timestamp::now(), self.clock.elapsed().as_secs_f64());
         self.judge()?;
         let device = self.heard.figures.get("device").and_then(|device| device.as_str()).map(str::to_owned);
         let record = ActionRecord {
@@ -186,8 +188,8 @@ impl Ended {
                 versions: BTreeMap::from([("pipe".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
             },
             started: self.started,
-            ended,
-            duration_seconds,
+            ended: self.ended,
+            duration_seconds: self.seconds,
             log: self.log,
         };
         Unkept::new(&spec.outputs, record, self.attempt, store).map_err(Ending::of_cache)

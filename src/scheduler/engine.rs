@@ -29,7 +29,7 @@ use super::{
     books::Books,
     crew::{self, Done},
     ending::Ending,
-    keeper::Unkept,
+    keeper::{Leavings, Unkept},
     mailbox::Mailbox,
     preparation::{Order, Preparation, Ready},
     process::{PIECE_BYTES, Said},
@@ -57,7 +57,8 @@ const CREW: usize = 16;
 pub(super) enum Message {
     Prepared(usize, Preparation),
     Concluded(usize, Box<Conclusion>),
-    Kept(Vec<(usize, Result<ActionRecord, Ending>)>),
+    Kept(Vec<(usize, Result<ActionRecord, Ending>, Leavings)>),
+    CleanedUp,
 }
 
 type Crew<'scope, 'env> = crew::Crew<'scope, 'env, Message>;
@@ -176,10 +177,8 @@ impl<'run> Engine<'run> {
                 match message.unwrap_or_else(|bug| panic::resume_unwind(bug)) {
                     Message::Prepared(index, preparation) => self.prepared(index, preparation),
                     Message::Concluded(index, conclusion) => self.concluded(index, *conclusion),
-                    Message::Kept(group) => {
-                        self.keeping = false;
-                        group.into_iter().for_each(|(index, kept)| self.kept(index, kept));
-                    }
+                    Message::Kept(group) => self.group_kept(group, crew)?,
+                    Message::CleanedUp => {}
                 }
             }
             self.mind_the_time();

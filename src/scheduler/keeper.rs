@@ -41,17 +41,33 @@ impl Unkept {
     }
 }
 
-/// Keeps a group of stages. The answers come in the order of the group.
-pub(super) fn keep(home: &Home, group: Vec<Unkept>) -> Vec<Result<ActionRecord, Ending>> {
+/// Keeps a group of stages. The answers come in the order of the group, with what is still to be cleaned up, which
+/// nobody need wait for but the next run of the same key.
+pub(super) fn keep(home: &Home, group: Vec<Unkept>) -> Vec<(Result<ActionRecord, Ending>, Leavings)> {
     let (made, attempts): (Vec<_>, Vec<_>) = group.into_iter().map(|stage| (stage.made, stage.attempt)).unzip();
     let kept = cache::keep(home, made).into_iter().zip(attempts);
     kept.map(|(kept, attempt)| {
+        let leavings = Leavings { attempt, good: kept.is_ok() };
         if kept.is_ok() {
             crash::point("scheduler.recorded");
-            attempt.succeed();
-            crash::point("scheduler.cleared");
         }
-        kept.map_err(Ending::of_cache)
+        (kept.map_err(Ending::of_cache), leavings)
     })
     .collect()
+}
+
+/// The folders of an attempt that is over.
+pub(super) struct Leavings {
+    attempt: Attempt,
+    good: bool,
+}
+
+impl Leavings {
+    /// Removes them, or puts them aside for other attempts.
+    pub(super) fn clean_up(self) {
+        if self.good {
+            self.attempt.succeed();
+            crash::point("scheduler.cleared");
+        }
+    }
 }

@@ -18,7 +18,7 @@ use crate::{
         RunError,
         active::Ended,
         ending::Ending,
-        keeper::{self, Unkept},
+        keeper::{self, Leavings, Unkept},
         strays,
     },
 };
@@ -32,8 +32,8 @@ const TAIL_LINES: usize = 20;
 
 /// A stage whose worker has ended.
 pub(super) struct Concluding {
-    /// When its worker began.
-    clock: Instant,
+    /// How long its worker took.
+    seconds: f64,
     /// Relative to the home.
     log: PathBuf,
 }
@@ -61,7 +61,7 @@ impl<'run> Engine<'run> {
         {
             self.doomed.insert(index);
         }
-        self.concluding.insert(index, Concluding { clock: ended.clock(), log: ended.log().to_owned() });
+        self.concluding.insert(index, Concluding { seconds: ended.seconds(), log: ended.log().to_owned() });
         let (shared, spec) = (self.shared, self.stages[index].spec);
         crew.give(move || {
             // First, so that nobody writes any more.
@@ -99,24 +99,44 @@ impl<'run> Engine<'run> {
         let home = self.shared.home;
         crew.give(move || {
             let (indices, group): (Vec<usize>, Vec<Unkept>) = group.into_iter().unzip();
-            Message::Kept(indices.into_iter().zip(keeper::keep(home, group)).collect())
+            let kept = indices.into_iter().zip(keeper::keep(home, group));
+            Message::Kept(kept.map(|(index, (kept, leavings))| (index, kept, leavings)).collect())
         })?;
+        Ok(())
+    }
+
+    /// A group of stages is kept. What they leave is cleaned up beside what comes next.
+    pub(super) fn group_kept<'scope>(
+        &mut self,
+        group: Vec<(usize, Result<ActionRecord, Ending>, Leavings)>,
+        crew: &mut Crew<'scope, '_>,
+    ) -> Result<(), RunError>
+    where
+        'run: 'scope,
+    {
+        self.keeping = false;
+        for (index, kept, leavings) in group {
+            self.kept(index, kept);
+            crew.give(move || {
+                leavings.clean_up();
+                Message::CleanedUp
+            })?;
+        }
         Ok(())
     }
 
     /// What a stage made is in the cache, or could not be put there.
     pub(super) fn kept(&mut self, index: usize, kept: Result<ActionRecord, Ending>) {
-        let Some(Concluding { clock, log }) = self.concluding.remove(&index) else { return };
+        let Some(Concluding { seconds, log }) = self.concluding.remove(&index) else { return };
         match kept {
             Ok(record) => {
                 self.books.ran(&self.stages[index].spec.name, &record);
-                let (seconds, outputs) = (clock.elapsed().as_secs_f64(), record.outputs.clone());
+                let outputs = record.outputs.clone();
                 self.report.event(&Event::StageFinished { stage: self.name(index), seconds, outputs });
                 self.lookup.note(&self.stages[index].spec.name, &record.key, &record.outputs);
                 self.up_to_date(index, record.outputs);
             }
             Err(ending) => {
-                let seconds = clock.elapsed().as_secs_f64();
                 self.doomed.remove(&index);
                 if self.has_retries(index, &ending) && self.may_begin() {
                     self.retry(index, ending, &log, seconds);

@@ -240,6 +240,7 @@ def output_of(project):
         return (project.folder / stage.target).read_bytes()
     place = project.bench.work / "got"
     shutil.rmtree(place, ignore_errors=True)
+    place.unlink(missing_ok=True)
     project.bench.call([project.bench.tools.pipe, "get", stage.name, place], project.folder)
     files = [path for path in Path(place).rglob("*") if path.is_file()] if place.is_dir() else [place]
     return files[0].read_bytes()

@@ -79,14 +79,14 @@ pub enum CacheError {
     },
     /// The destination holds a copy that somebody changed.
     #[error(
-        "`{}` was changed since pipe wrote it ({files}): move the changes away, or overwrite them with \
+        "`{}` was changed since pipe wrote it{files}: move the changes away, or overwrite them with \
          `pipe get --force`",
         path.display()
     )]
     DestinationEdited {
         /// The destination.
         path: PathBuf,
-        /// Names of the files that would be lost, in a few words.
+        /// Names of the files that would be lost in a folder, in brackets; nothing if it is one file.
         files: String,
     },
     /// An artifact that is no single file is to be used as one.

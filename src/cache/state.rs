@@ -78,10 +78,13 @@ impl State {
     }
 
     /// Notes that a stage has this key and these outputs, which are whole. What was made within the last tick of the
-    /// clock is not noted: it could change without showing.
+    /// clock is not noted: it could change without showing. What is noted of another key is no longer true then.
     pub fn note(&mut self, store: &Store, stage: &str, key: &Key, outputs: &BTreeMap<String, Digest>) {
         let objects: Option<Vec<_>> = outputs.values().map(|artifact| store.looks(artifact)).collect();
-        let Some(objects) = objects else { return };
+        let Some(objects) = objects else {
+            self.changed |= self.content.stages.remove(stage).is_some();
+            return;
+        };
         let stage_state = Stage { key: *key, outputs: outputs.clone(), objects: objects.concat() };
         if self.content.stages.get(stage) != Some(&stage_state) {
             self.content.stages.insert(stage.to_owned(), stage_state);
@@ -214,6 +217,17 @@ mod tests {
         assert_eq!(state.resolved(&Digest::of(b"written")), Some(Digest::of(b"resolved")));
         assert_eq!(state.resolved(&Digest::of(b"other")), None);
         assert_eq!(State::load(&fixture.home, "another").outputs("a", &key(1)), None);
+    }
+
+    #[test]
+    fn what_cannot_be_noted_makes_what_was_noted_untrue() {
+        let fixture = fixture();
+        let mut state = noted(&fixture);
+        // As if it were too new: nothing is known of how it looks.
+        let outputs = [("out".to_owned(), Digest::of(b"elsewhere"))].into();
+        state.note(&fixture.store, "a", &key(2), &outputs);
+        state.save(|_| true);
+        assert_eq!(State::load(&fixture.home, "数据").key("a"), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::{
     CliError, Exit, Format, candidates,
+    count::at_least_one,
     pipeline::{print, print_json},
     recorded::{Made, Recorded},
     table::{Cell, Table},
@@ -38,8 +40,8 @@ pub(super) struct Log {
     #[command(flatten)]
     recorded: Recorded,
     /// Show this attempt of a stage that was tried several times in the run, counted from 1; without it, the last one
-    #[arg(long, value_name = "N")]
-    attempt: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    attempt: Option<NonZeroUsize>,
     /// Go on showing what is added until the stage ends
     #[arg(long, short, conflicts_with_all = ["attempt", "format"])]
     follow: bool,
@@ -83,8 +85,8 @@ impl Log {
         Ok(Exit::Done)
     }
 
-    fn log_of(&self, attempt: usize, run: &RunId, stage: &StageRun) -> Result<PathBuf, CliError> {
-        let found = attempt.checked_sub(1).and_then(|index| stage.attempts.get(index));
+    fn log_of(&self, attempt: NonZeroUsize, run: &RunId, stage: &StageRun) -> Result<PathBuf, CliError> {
+        let found = stage.attempts.get(attempt.get() - 1);
         found.map(|attempt| attempt.log.clone()).ok_or_else(|| {
             let count = report::plural(stage.attempts.len(), "attempt");
             let message = format!("the stage `{}` has no attempt {attempt} in the run {run}", self.stage);

@@ -8,6 +8,7 @@ mod cache;
 mod candidates;
 mod check;
 mod completions;
+mod count;
 mod dag;
 mod doctor;
 mod exit;

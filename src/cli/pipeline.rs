@@ -7,7 +7,7 @@ use clap::Args;
 use super::{CliError, candidates};
 use crate::{
     config::{self, Pipeline, StageName},
-    registry,
+    registry, report,
 };
 
 /// A pipeline file and overrides.
@@ -58,15 +58,19 @@ pub(super) fn stage_named(pipeline: &Pipeline, name: &str) -> Result<StageName, 
     if let Some((name, _)) = pipeline.stages.get_key_value(name) {
         return Ok(name.clone());
     }
-    let near = pipeline
-        .stages
-        .keys()
-        .map(|known| (strsim::damerau_levenshtein(known.as_str(), name), known))
-        .filter(|(distance, _)| *distance <= 3)
-        .min();
-    let help = match near {
-        Some((_, known)) => format!("did you mean `{known}`?"),
-        None => format!("it has {}", pipeline.stages.keys().map(StageName::as_str).collect::<Vec<_>>().join(", ")),
+    let list = |names: &[&StageName]| names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+    let members = pipeline.named(name);
+    if !members.is_empty() {
+        let count = report::plural(members.len(), "stage");
+        return Err(CliError::usage(
+            format!("`{name}` has a matrix of {count}"),
+            format!("name one: {}", list(&members)),
+        ));
+    }
+    let known: Vec<&StageName> = pipeline.stages.keys().collect();
+    let help = match pipe_yaml::nearest(name, known.iter().map(|known| known.as_str())) {
+        Some(known) => format!("did you mean `{known}`?"),
+        None => format!("it has {}", list(&known)),
     };
     Err(CliError::usage(format!("the pipeline `{}` has no stage `{name}`", pipeline.name), help))
 }

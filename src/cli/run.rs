@@ -4,7 +4,10 @@ use std::{num::NonZeroUsize, process::ExitCode};
 
 use clap::Args;
 
-use super::{CliError, Exit, Format, pipeline::PipelineArguments, plan, selection::SelectionArguments, typed::again};
+use super::{
+    CliError, Exit, Format, count::at_least_one, pipeline::PipelineArguments, plan, selection::SelectionArguments,
+    typed::again,
+};
 use crate::{
     cache::Home,
     report::{Human, JsonLines, Sink},
@@ -20,7 +23,7 @@ pub(super) struct Run {
     selection: SelectionArguments,
     /// How many stages may run at a time. Default: as many as there are CPUs for, of which a stage that does not say
     /// how many it uses (`resources.cpus`) counts for one; with --jobs, it counts for none
-    #[arg(long, short, value_name = "N")]
+    #[arg(long, short, value_name = "N", value_parser = at_least_one)]
     jobs: Option<NonZeroUsize>,
     /// What stages may use together. Default: what the machine has, as far as this process may use it
     #[arg(long, value_name = "cpus=N,memory=SIZE,gpus=N")]

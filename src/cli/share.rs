@@ -30,7 +30,7 @@ pub(super) struct Share {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Take the files of artifacts along: of all stages, or of those that are named
-    #[arg(long, value_name = "STAGE", num_args = 0.., add = candidates::stages())]
+    #[arg(long, value_name = "STAGE", num_args = 0.., add = candidates::recorded_stages())]
     with_artifacts: Option<Vec<String>>,
     /// Share a run that did not finish
     #[arg(long)]

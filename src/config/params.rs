@@ -4,7 +4,7 @@
 //! `{ }` and `[ ]` YAML wants the quotes). Inside a longer text the parameter is written out, as if it had been
 //! typed there. `$${` stands for the characters `${`.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::Path};
 
 use pipe_yaml::{Key, MAX_BYTES, MAX_DEPTH, MAX_NODES, Node, Span, Value, unknown_name_help};
 
@@ -149,8 +149,13 @@ impl<'a> Params<'a> {
                 true => format!("undefined param `{name}`"),
                 false => format!("`${{{path}}}` names no param"),
             };
-            let help = unknown_name_help(name, self.names.iter().copied())
-                .unwrap_or_else(|| "define it under `params:` at the top of the file".to_owned());
+            let help = match unknown_name_help(name, self.names.iter().copied()) {
+                _ if self.member.as_ref().is_some_and(|member| member.get(name).is_some()) => {
+                    format!("the value of the axis is `${{{MATRIX}.{path}}}`")
+                }
+                Some(help) => help,
+                None => "define it under `params:` at the top of the file".to_owned(),
+            };
             let help = match is_shell_variable(name) {
                 true => format!("{help}; a variable of the shell is written `${name}` or `$${{{name}}}`"),
                 false => help,
@@ -239,6 +244,7 @@ impl<'a> Params<'a> {
         let place = self.source.locate(value.span);
         let place = match place.origin.as_str() {
             "--set" => format!("given by `--set {}`", place.text),
+            file if self.source.path() != Path::new(file) => format!("from line {} of {file}", place.line),
             _ => format!("from line {}", place.line),
         };
         format!("`${{{path}}}` is {}, {place}", value.describe())

@@ -82,7 +82,8 @@ impl StageLogs {
     }
 }
 
-/// The last `lines` lines of a log, without escape sequences. A log that cannot be read has none.
+/// The last `lines` lines of a log, without escape sequences and without the first line, which says why the stage ran. A
+/// log that cannot be read has none.
 pub(crate) fn tail(log: &Path, lines: usize) -> Vec<String> {
     let read = || -> std::io::Result<(Vec<u8>, bool)> {
         let mut file = File::open(log)?;
@@ -96,8 +97,8 @@ pub(crate) fn tail(log: &Path, lines: usize) -> Vec<String> {
     let Ok((bytes, cut)) = read() else { return Vec::new() };
     let text = String::from_utf8_lossy(&bytes);
     let mut all: Vec<&str> = text.lines().collect();
-    if cut && all.len() > 1 {
-        all.remove(0); // the rest of a line
+    if !cut || all.len() > 1 {
+        all.drain(..all.len().min(1)); // the first line, or the rest of a line
     }
     all.iter().skip(all.len().saturating_sub(lines)).map(|line| format::printable(line)).collect()
 }
@@ -115,7 +116,10 @@ mod tests {
         text.push_str("\u{1b}[31m红色\u{1b}[0m\u{7}\r\nlast");
         std::fs::write(&log, text).unwrap();
         assert_eq!(tail(&log, 3), ["line 99999", "红色", "last"]);
-        assert_eq!(tail(&folder.path().join("none"), 3), Vec::<String>::new());
+        std::fs::write(&log, "[    0.000] a (command): never run\nlast\n").unwrap();
+        assert_eq!(tail(&log, 3), ["last"]);
+        std::fs::write(&log, "[    0.000] a (command): never run\n").unwrap();
+        assert_eq!([tail(&log, 3), tail(&folder.path().join("none"), 3)], [Vec::<String>::new(), Vec::new()]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod cache;
 mod explain;
+mod get;
 mod init;
 mod runs;
 mod share;

@@ -166,3 +166,11 @@ fn a_text_without_a_file_extends_nothing() {
     let error = config::parse(source, Path::new("/").to_owned(), &[], registry::KINDS).err().unwrap();
     assert!(error.to_json()[0]["message"].as_str().unwrap().contains("there is no such file"));
 }
+
+#[test]
+fn a_param_of_the_base_is_said_to_come_from_there() {
+    let text = "extends: base/sft.yaml\nstages:\n  kept: { with: { min_length: '${rate}' } }\n";
+    let project = Project::new(&[("ablation.yaml", text)]);
+    let problems = project.problems("ablation.yaml");
+    assert!(problems[0].contains("`${rate}` is `1.0e-4`, from line 2 of base/sft.yaml"), "{problems:?}");
+}

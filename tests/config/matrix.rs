@@ -124,3 +124,35 @@ fn the_resolved_pipeline_needs_no_matrix_and_means_the_same() {
     assert_eq!(taken(&again, "all", "data"), taken(&pipeline, "all", "data"));
     assert_eq!(again.named("corpus").len(), 2);
 }
+
+const ABLATION: &str = "
+params: { seed: 1 }
+stages:
+  train:
+    kind: command
+    matrix: { rate: [1, 2], r: [8] }
+    with: { run: 'echo ${matrix.rate} > out.txt', outputs: out.txt }
+  table: { kind: command, inputs: { all: train, one: 'train[rate=1,r=8]' }, with: { run: ls all > x, outputs: x } }
+";
+
+#[test]
+fn a_matrix_is_a_folder_to_a_command_however_many_stages_it_makes() {
+    let inputs = |rates: &str| -> Vec<String> {
+        let pipeline = parse_with(ABLATION, &[("stages.train.matrix.rate", rates)]).unwrap();
+        pipeline.stages["table"].inputs.keys().cloned().collect()
+    };
+    assert_eq!(inputs("[1, 2]"), ["all/rate=1,r=8", "all/rate=2,r=8", "one"]);
+    assert_eq!(inputs("[1]"), ["all/rate=1,r=8", "one"]);
+    let chosen = parse(&ABLATION.replace("all: train", "all: 'train[rate=2]'")).unwrap();
+    let inputs: Vec<&String> = chosen.stages["table"].inputs.keys().collect();
+    assert_eq!(inputs, ["all/rate=2,r=8", "one"]);
+}
+
+#[test]
+fn a_value_that_is_asked_for_like_a_param_is_pointed_to() {
+    let problems = lines(&parse(&ABLATION.replace("${matrix.rate}", "${rate}")).err().unwrap());
+    assert!(
+        problems[0].ends_with("undefined param `rate` | the value of the axis is `${matrix.rate}`"),
+        "{problems:?}"
+    );
+}

@@ -70,13 +70,17 @@ pub(super) fn inspect(
     Ok(Situation::Taken(changes))
 }
 
+/// The names in brackets; nothing if it is the destination itself, which is no folder.
 fn named(names: &[String]) -> String {
+    if names.iter().all(String::is_empty) {
+        return String::new();
+    }
     let mut text =
         names.iter().take(FILES_NAMED).map(|name| format!("`{}`", escape(name))).collect::<Vec<_>>().join(", ");
     if names.len() > FILES_NAMED {
         text += &format!(" and {} more", names.len() - FILES_NAMED);
     }
-    text
+    format!(" ({text})")
 }
 
 /// Something that is there and is no folder.

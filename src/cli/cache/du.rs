@@ -16,6 +16,7 @@ use crate::{
     cache::{Amount, Category, Division, Records, Share, Usage},
     cli::{
         CliError, Exit, Format,
+        count::whole,
         get::say_that_it_waits,
         pipeline::{print, print_json},
         table::{Cell, Table},
@@ -28,7 +29,7 @@ use crate::{
 #[derive(Args)]
 pub(in crate::cli) struct Du {
     /// List at most so many pipelines, stages and runs
-    #[arg(long, short = 'n', value_name = "N", default_value = "10")]
+    #[arg(long, short = 'n', value_name = "N", value_parser = whole, default_value = "10")]
     limit: usize,
     /// How to write the result
     #[arg(long, value_enum, default_value_t)]
@@ -126,11 +127,10 @@ fn text(found: &Found, limit: usize) -> String {
 
     let amount = |category| (found.division.stays(category), found.division.goes(category));
     let (objects, unneeded) = amount(Category::Objects);
-    text += &format!(
-        "{} in {} objects; what several share counts in each of the lines above, and here once\n",
-        bytes(objects.bytes + unneeded.bytes),
-        count(objects.files + unneeded.files)
-    );
+    let shared =
+        if text.is_empty() { "" } else { "; what several share counts in each of the lines above, and here once" };
+    let (size, number) = (objects.bytes + unneeded.bytes, objects.files + unneeded.files);
+    text += &format!("{} in {} objects{shared}\n", bytes(size), count(number));
     let other = |category: Category| {
         let (stays, goes) = amount(category);
         let size = stays.bytes + goes.bytes;

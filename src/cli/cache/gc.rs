@@ -12,6 +12,7 @@ use crate::{
     cache::{Amount, CacheError, Category, Division, Home},
     cli::{
         CliError, Exit, Format,
+        count::at_least_one,
         get::say_that_it_waits,
         pipeline::{print, print_json},
         table::{Cell, Table},
@@ -27,7 +28,7 @@ const ARTIFACTS_NAMED: usize = 5;
 #[derive(Args)]
 pub(in crate::cli) struct Gc {
     /// Let runs go that are not among the last N of their pipeline
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     keep_last: Option<NonZeroUsize>,
     /// Let runs go that began longer ago than this: `30d`, `12h`, `2 weeks`. With --keep-last, a run goes only if both
     /// let it

@@ -16,7 +16,7 @@ use serde_json::json;
 use super::{home, rebuild::Rebuilder};
 use crate::{
     cache::{BadRecord, Flawed, Harm, Health, Home, Link},
-    cli::{CliError, Exit, Format, get::say_that_it_waits, pipeline::print, pipeline::print_json},
+    cli::{CliError, Exit, Format, get::say_that_it_waits, pipeline::print, pipeline::print_json, typed::word},
     report::{bytes, count, plural},
     runs::{RunId, Runs},
 };
@@ -281,7 +281,7 @@ fn describe(damage: &Damage, repair: bool) -> String {
         Fate::Rebuild(stages) => stages
             .iter()
             .map(|Stage { stage, file, .. }| match file {
-                Some(file) => format!("  can be made again: pipe run {file} {stage}\n"),
+                Some(file) => format!("  can be made again: pipe run {} {stage}\n", word(file)),
                 None => format!("  can be made again by `{stage}`\n"),
             })
             .collect(),

@@ -15,7 +15,7 @@ use owo_colors::OwoColorize;
 use pipe_stage::{Declaration, Program};
 use serde_json::json;
 
-use super::{CliError, Exit, Format, pipeline::print, pipeline::print_json};
+use super::{CliError, Exit, Format, count::at_least_one, pipeline::print, pipeline::print_json};
 use crate::{
     bundle::{BundleError, Contents, Limits, Unpacked},
     cache::{CacheError, Home},
@@ -50,7 +50,7 @@ pub(super) struct Reproduce {
     #[arg(long)]
     keep: bool,
     /// How many stages may run at a time [default: as many as there are CPUs for]
-    #[arg(long, short, value_name = "N")]
+    #[arg(long, short, value_name = "N", value_parser = at_least_one)]
     jobs: Option<NonZeroUsize>,
     /// Run the commands that the bundle brings without asking
     #[arg(long)]

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{
     CliError, Exit, Format, Scope,
+    count::whole,
     pipeline::{print, print_json},
     seconds, status,
     table::{Cell, Table},
@@ -22,7 +23,7 @@ pub(super) struct List {
     #[command(flatten)]
     scope: Scope,
     /// List at most so many
-    #[arg(long, short = 'n', value_name = "N", default_value = "20")]
+    #[arg(long, short = 'n', value_name = "N", value_parser = whole, default_value = "20")]
     limit: usize,
     /// How to write the list
     #[arg(long, value_enum, default_value_t)]

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use owo_colors::Style;
 use serde_json::Value;
 
-use super::{CliError, Exit, Format, candidates, pipeline, recorded::Scope, table};
+use super::{CliError, Exit, Format, candidates, count, pipeline, recorded::Scope, table};
 use crate::{
     report,
     runs::{Outcome, RunStatus},

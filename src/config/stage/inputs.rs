@@ -41,6 +41,14 @@ pub(super) struct Inputs {
     pub(super) names: BTreeSet<String>,
 }
 
+/// What a reference names.
+struct Named<'known, 'text> {
+    stages: Vec<&'known str>,
+    output: Option<&'text str>,
+    /// Whether it names them by the matrix that they are of, and leaves values open.
+    several: bool,
+}
+
 /// The stage whose inputs are read.
 pub(super) struct Taker<'a> {
     pub(super) key: &'a Key,
@@ -118,12 +126,12 @@ impl Taker<'_> {
                 report.add_with_help(node.span, format!("an input cannot be a {scheme}:// address"), help);
             }
             None => {
-                let taken = self.read_reference(node, true, report);
-                let [_, _, ..] = taken[..] else {
+                let (taken, several) = self.read_reference(node, true, report);
+                if !several || taken.is_empty() {
                     inputs.taken.insert(name.to_owned(), taken);
                     return;
-                };
-                // A folder, in which each stands under its values.
+                }
+                // A folder, in which each stands under its values, also if a matrix has one stage just now.
                 for reference in taken {
                     let stage = reference.stage.as_str();
                     let member = stage.split_once('@').map_or(stage, |(_, values)| values);
@@ -157,7 +165,7 @@ impl Taker<'_> {
         if items.is_empty() {
             report.add_with_help(node.span, format!("the input `{name}` has an empty list"), "name a stage");
         }
-        let taken: Vec<InputRef> = items.iter().flat_map(|item| self.read_reference(item, false, report)).collect();
+        let taken: Vec<InputRef> = items.iter().flat_map(|item| self.read_reference(item, false, report).0).collect();
         if let (Some(Port { list: false, .. }), [_, _, ..]) = (port, &taken[..]) {
             let message = format!("the input `{name}` takes one stage, and this stands for {}", taken.len());
             let first = taken[0].stage.as_str().split_once('@').map_or("", |(_, values)| values);
@@ -168,49 +176,46 @@ impl Taker<'_> {
     }
 
     /// `STAGE` or `STAGE.OUTPUT`; for the stages of a matrix, all of them, or those with some values: `STAGE[r=8]`.
-    /// Where inputs are open, the form of the output matters.
-    fn read_reference(&self, node: &Node, open: bool, report: &mut Report) -> Vec<InputRef> {
+    /// Where inputs are open, the form of the output matters. Also tells whether it may stand for several stages.
+    fn read_reference(&self, node: &Node, open: bool, report: &mut Report) -> (Vec<InputRef>, bool) {
+        let none = (Vec::new(), false);
         let Some(text) = node.as_text() else {
             let help = "write STAGE, or STAGE.OUTPUT where a stage makes several";
             report.add_with_help(node.span, format!("expected a stage, found {}", node.describe()), help);
-            return Vec::new();
+            return none;
         };
         if text.starts_with(FILE) {
             let help =
                 format!("name a stage that brings it in: `{{ kind: download, with: {{ source: \"{text}\" }} }}`");
             report.add_with_help(node.span, format!("expected a stage, found the file `{text}`"), help);
-            return Vec::new();
+            return none;
         }
-        let Some((stages, output)) = self.stages_named(text, node.span, report) else { return Vec::new() };
+        let Some(Named { stages, output, several }) = self.stages_named(text, node.span, report) else { return none };
         let mut taken = Vec::with_capacity(stages.len());
         for stage in stages {
             if stage == self.key.name {
                 report.add(node.span, format!("the stage `{stage}` takes its own output"), None);
-                return Vec::new();
+                return none;
             }
             // What is wrong with one stage of a matrix is wrong with all.
-            let Some(reference) = self.read_output(stage, output, open, node.span, report) else { return Vec::new() };
+            let Some(reference) = self.read_output(stage, output, open, node.span, report) else { return none };
             taken.push(reference);
         }
-        taken
+        (taken, several)
     }
 
     /// The stages that a reference names, and the output.
-    fn stages_named<'text>(
-        &self,
-        text: &'text str,
-        span: Span,
-        report: &mut Report,
-    ) -> Option<(Vec<&str>, Option<&'text str>)> {
+    fn stages_named<'text>(&self, text: &'text str, span: Span, report: &mut Report) -> Option<Named<'_, 'text>> {
         // Values of a matrix may have dots too, so the longest name that is one wins.
         let dots = text.rmatch_indices('.').map(|(at, _)| at);
         for end in std::iter::once(text.len()).chain(dots) {
             let output = text.get(end + 1..);
             if let Some((stage, _)) = self.known.stages.get_key_value(&text[..end]) {
-                return Some((vec![stage], output));
+                return Some(Named { stages: vec![stage], output, several: false });
             }
             if let Some(members) = self.known.groups.get(&text[..end]) {
-                return Some((members.iter().map(|(name, _)| name.as_str()).collect(), output));
+                let stages = members.iter().map(|(name, _)| name.as_str()).collect();
+                return Some(Named { stages, output, several: true });
             }
         }
         if let Some((stage, rest)) = text.split_once('[')
@@ -218,8 +223,10 @@ impl Taker<'_> {
             && let Some((values, output)) = rest.split_once(']')
             && (output.is_empty() || output.starts_with('.'))
         {
-            let members = choose(stage, values, members, span, report)?;
-            return Some((members, output.strip_prefix('.')));
+            let axes = members.first().map_or(0, |(_, labels)| labels.len());
+            let stages = choose(stage, values, members, span, report)?;
+            let several = values.split(',').count() < axes;
+            return Some(Named { stages, output: output.strip_prefix('.'), several });
         }
         let stage = text.split(['.', '[']).next().unwrap_or(text);
         let others = self.known.stages.keys().copied().filter(|name| *name != self.key.name);

@@ -4,6 +4,7 @@ mod cache;
 mod explain;
 mod get;
 mod init;
+mod reproduce;
 mod runs;
 mod share;
 mod shell;

@@ -18,7 +18,7 @@ use serde_json::json;
 use super::{CliError, Exit, Format, count::at_least_one, pipeline::print, pipeline::print_json};
 use crate::{
     bundle::{BundleError, Contents, Limits, Unpacked},
-    cache::{CacheError, Home},
+    cache::Home,
     config::{self, Pipeline, StageName},
     registry,
     report::{self, Human, Outcome},
@@ -92,6 +92,7 @@ impl Reproduce {
         let (bundle, beside) = self.unpack()?;
         let pipeline = |bundle: &Unpacked| bundle.pipeline(registry::KINDS).map_err(|error| self.refused(error));
         self.allow(&pipeline(&bundle)?)?;
+        refuse_empty(&bundle)?;
         lacks(&bundle)?;
         // From here on it is to be trusted as far as anything from elsewhere is.
         let (bundle, place) = self.settle(bundle, beside)?;
@@ -145,7 +146,7 @@ impl Reproduce {
                 tempfile::Builder::new().prefix("pipe-reproduce-").tempdir().map_err(unwritable(&parent))?
             }
         };
-        let size = fs::metadata(&self.bundle).map_err(|source| self.refused(BundleError::Read(source)))?.len();
+        let size = self.size()?;
         let total_bytes = self.max_size.unwrap_or_else(|| size.saturating_mul(LARGE_RATIO).max(LARGE_BYTES));
         let limits = Limits { total_bytes, ..Limits::default() };
         // The temporary folder is for its owner alone; this one is as every folder.
@@ -154,6 +155,19 @@ impl Reproduce {
         let room = |contents: &Contents| has_room(contents, beside.path());
         let bundle = Unpacked::new(&self.bundle, &unpacked, &limits, room).map_err(|error| self.refused(error))?;
         Ok((bundle, beside))
+    }
+
+    /// The size of the bundle, in bytes.
+    fn size(&self) -> Result<u64, CliError> {
+        let path = self.bundle.display();
+        match fs::metadata(&self.bundle) {
+            Ok(metadata) if metadata.is_file() => Ok(metadata.len()),
+            Ok(_) => {
+                let help = "name a bundle, as `pipe share` writes it".to_owned();
+                Err(CliError::usage(format!("`{path}` is no file"), help))
+            }
+            Err(error) => Err(CliError::usage(format!("`{path}` cannot be read: {error}"), None)),
+        }
     }
 
     /// Puts what was unpacked where the run is to be made again.
@@ -242,6 +256,16 @@ fn unwritable(path: &Path) -> impl FnOnce(std::io::Error) -> CliError + use<> {
     move |source| CliError::Write { target, source }
 }
 
+/// A run that made nothing would be equal to any other.
+fn refuse_empty(bundle: &Unpacked) -> Result<(), CliError> {
+    let experiment = bundle.experiment();
+    if experiment.stages.values().any(|stage| !stage.outputs.is_empty()) {
+        return Ok(());
+    }
+    let message = format!("the bundle's run {} made nothing that could be compared", experiment.run);
+    Err(CliError::usage(message, "share a run in which a stage came to its end".to_owned()))
+}
+
 /// A machine without the variables that a stage was given cannot make it again.
 fn lacks(bundle: &Unpacked) -> Result<(), CliError> {
     for (stage, of) in bundle.experiment().stages.iter().filter(|(_, stage)| !stage.outputs.is_empty()) {
@@ -289,7 +313,8 @@ fn refuse_taken(folder: &Path) -> Result<(), CliError> {
         Ok(metadata) => !metadata.is_dir() || fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()),
     };
     if taken {
-        return Err(CacheError::DestinationTaken { path: folder.to_owned() }.into());
+        let help = "name a folder that is new or empty with --into".to_owned();
+        return Err(CliError::usage(format!("`{}` is taken", folder.display()), help));
     }
     Ok(())
 }

@@ -66,6 +66,11 @@ impl Unpacked {
             if StageName::new(stage).is_none() {
                 return Err(BundleError::Experiment(io::Error::other(format!("{stage:?} is no name for a stage"))));
             }
+            // It is run with as many again.
+            if let Some(threads) = of.environment.threads.filter(|threads| !(1..=config::MAX_CPUS).contains(threads)) {
+                let problem = format!("the stage `{stage}` cannot have run with {threads} threads");
+                return Err(BundleError::Experiment(io::Error::other(problem)));
+            }
             if let Some(log) = of.log.as_ref().filter(|log| self.contents.get(log).is_none()) {
                 return Err(BundleError::Lacks { path: log.clone() });
             }

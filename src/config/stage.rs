@@ -13,7 +13,7 @@ use std::{
 use pipe_stage::{Declaration, Output, ParsedConfig, Resources};
 use pipe_yaml::{Key, Node, Span, unknown_name_help};
 
-pub(crate) use self::limits::{Refused, parse_bytes};
+pub(crate) use self::limits::{MAX_CPUS, Refused, parse_bytes};
 pub(super) use self::{
     checkout::Places,
     inputs::{Groups, Known},

@@ -3,9 +3,11 @@
 mod cache;
 mod explain;
 mod get;
+mod hostile;
 mod init;
 mod reproduce;
 mod runs;
+mod secrets;
 mod share;
 mod shell;
 

@@ -30,7 +30,7 @@ stages:
 ";
 
 /// A project whose pipeline has run, in the folder `project` of a temporary one.
-fn made() -> (Project, PathBuf) {
+pub(super) fn made() -> (Project, PathBuf) {
     let project = Project::new();
     let folder = project.path("project");
     fs::create_dir_all(folder.join("数据")).unwrap();
@@ -49,26 +49,26 @@ fn made() -> (Project, PathBuf) {
     (project, folder)
 }
 
-fn share(project: &Project, arguments: &[&str]) -> Ran {
+pub(super) fn share(project: &Project, arguments: &[&str]) -> Ran {
     project.run(&[&["share"], arguments].concat())
 }
 
-fn reproduce(project: &Project, arguments: &[&str]) -> Ran {
+pub(super) fn reproduce(project: &Project, arguments: &[&str]) -> Ran {
     project.run(&[&["reproduce", "--format", "json"], arguments].concat())
 }
 
-fn report(ran: &Ran) -> Value {
+pub(super) fn report(ran: &Ran) -> Value {
     serde_json::from_str::<Value>(&ran.stdout).unwrap_or_else(|_| panic!("{}{}", ran.stdout, ran.stderr))["report"]
         .clone()
 }
 
 /// `(stage, verdict)` of a report.
-fn verdicts(report: &Value) -> Vec<(&str, &str)> {
+pub(super) fn verdicts(report: &Value) -> Vec<(&str, &str)> {
     let stages = report["stages"].as_array().unwrap();
     stages.iter().map(|stage| (stage["stage"].as_str().unwrap(), stage["verdict"].as_str().unwrap())).collect()
 }
 
-fn read(bundle: &Path) -> Vec<(Entry, Vec<u8>)> {
+pub(super) fn read(bundle: &Path) -> Vec<(Entry, Vec<u8>)> {
     let bytes = fs::read(bundle).unwrap();
     let mut files = Vec::new();
     let take = |entry: &Entry, input: &mut dyn Read| {
@@ -82,7 +82,7 @@ fn read(bundle: &Path) -> Vec<(Entry, Vec<u8>)> {
 }
 
 /// Writes a sound bundle in which `change` has changed the text of one entry.
-fn forge(bundle: &Path, forged: &Path, path: &str, change: impl Fn(String) -> String) {
+pub(super) fn forge(bundle: &Path, forged: &Path, path: &str, change: impl Fn(String) -> String) {
     let mut files = read(bundle);
     let (entry, bytes) = files.iter_mut().find(|(entry, _)| entry.path == path).unwrap();
     let before = String::from_utf8(bytes.clone()).unwrap();
@@ -250,141 +250,6 @@ fn object_of(project: &Project, stage: &str) -> PathBuf {
     let list = of(&format!("objects/{artifact}"));
     let digest = list.lines().nth(1).unwrap().split(' ').next().unwrap();
     [&digest[..2], &digest[2..]].iter().collect()
-}
-
-#[test]
-fn a_hostile_bundle_writes_nothing_and_reads_nothing_of_others() {
-    let (project, _) = made();
-    assert_eq!(share(&project, &["last", "-o", "x.pipe"]).code, 0);
-    let sound = project.path("x.pipe");
-    let refused = |name: &str, why: &str| {
-        let ran = reproduce(&project, &[name, "--into", "out"]);
-        assert_eq!(ran.code, 2, "{}", ran.stderr);
-        assert!(ran.stderr.contains(why), "{name}: {}", ran.stderr);
-        assert!(!project.path("out").exists(), "{name} was unpacked");
-    };
-    let bytes = fs::read(&sound).unwrap();
-    fs::write(project.path("cut.pipe"), &bytes[..bytes.len() / 2]).unwrap();
-    refused("cut.pipe", "it is cut off");
-    fs::write(project.path("long.pipe"), [&bytes[..], b"more"].concat()).unwrap();
-    refused("long.pipe", "something stands behind its end");
-    fs::write(project.path("other.pipe"), "no bundle").unwrap();
-    refused("other.pipe", "it is not a bundle, or it is damaged");
-
-    let forged = project.path("forged.pipe");
-    let pipeline = |change: &dyn Fn(String) -> String| forge(&sound, &forged, "project/pipeline.yaml", change);
-    for outside in ["/etc/hostname", "../x.pipe", "数据/../../x.pipe", "tokenizer/none"] {
-        pipeline(&|text| text.replace("file://数据/a b.txt", &format!("file://{outside}")));
-        refused("forged.pipe", "which is not in the bundle");
-    }
-    pipeline(&|text| format!("extends: /etc/passwd\n{text}"));
-    refused("forged.pipe", "it has a field `extends`");
-    pipeline(&|text| text.replace("kind: init_model", "kind: unheard_of"));
-    refused("forged.pipe", "unknown kind `unheard_of`");
-    pipeline(&|text| text.replace("  near:\n", "  nearer:\n"));
-    refused("forged.pipe", "a stage `near` that its pipeline does not have");
-    let experiment = |change: &dyn Fn(String) -> String| forge(&sound, &forged, "experiment.json", change);
-    experiment(&|text| text.replacen("\"pipeline\"", "\"pipe\"", 1));
-    refused("forged.pipe", "its `experiment.json` is not what pipe writes");
-    experiment(&|text| text.replacen("\"near\": {", "\"../near\": {", 1));
-    refused("forged.pipe", "is no name for a stage");
-    experiment(&|text| text.replacen("logs/near.log", "logs/none.log", 1));
-    refused("forged.pipe", "it lacks `logs/none.log`");
-
-    // Where a pipeline wants its outputs to be copied to is for its author's machine.
-    pipeline(&|text| text.replace("  near:\n", "  near:\n    outputs: ../../escaped\n"));
-    let ran = reproduce(&project, &["forged.pipe", "--into", "out"]);
-    assert_eq!(ran.code, 0, "{}", ran.stderr);
-    assert!(!project.path("escaped").exists());
-
-    let small = reproduce(&project, &["x.pipe", "--max-size", "1kB"]);
-    assert!(small.code == 2 && small.stderr.contains("allow more with --max-size"), "{}", small.stderr);
-}
-
-/// A command that tells its secret wherever it can but for its artifact.
-const TELLS: &str = "
-stages:
-  tells:
-    kind: command
-    with:
-      run: |
-        echo \"the token is $TOKEN\"
-        printf '{ \"token\": \"%s\", \"score\": 0.5 }' \"$TOKEN\" > \"$PIPE_METRICS\"
-        echo done > out.txt
-      outputs: out.txt
-      env: [TOKEN]
-";
-
-const SECRET: &str = "hf_s3cret-値";
-
-#[test]
-fn no_declared_secret_is_in_a_bundle() {
-    let project = Project::new();
-    fs::write(project.path("p.yaml"), TELLS).unwrap();
-    let with_secret =
-        |arguments: &[&str]| -> Ran { project.command(arguments).env("TOKEN", SECRET).output().unwrap().into() };
-    assert_eq!(with_secret(&["run", "p.yaml"]).code, 0);
-    assert!(project.run(&["log", "tells"]).stdout.contains(SECRET), "the test has no secret to find");
-    assert_eq!(with_secret(&["share", "last", "-o", "known.pipe", "--with-artifacts"]).code, 0);
-    let unknown = share(&project, &["last", "-o", "unknown.pipe"]);
-    assert!(unknown.stderr.contains("the log of `tells` is left out: it may hold `TOKEN`"), "{}", unknown.stderr);
-    let other: Ran =
-        project.command(&["share", "last", "-o", "other.pipe"]).env("TOKEN", "something else").output().unwrap().into();
-    assert!(other.code == 0 && other.stderr.contains("is left out"), "{}", other.stderr);
-
-    // Neither the value, nor anything by which a guess of it could be checked.
-    let digest = Digest::of(SECRET.as_bytes());
-    let show = project.run(&["runs", "show", "last", "--format", "json"]).stdout;
-    let key = serde_json::from_str::<Value>(&show).unwrap()["stages"]["tells"]["key"].as_str().unwrap().to_owned();
-    for name in ["known.pipe", "unknown.pipe", "other.pipe"] {
-        let files = read(&project.path(name));
-        for (entry, bytes) in &files {
-            for secret in
-                [SECRET.as_bytes(), b"hf_s3cret", b"something else", digest.to_string().as_bytes(), key.as_bytes()]
-            {
-                let found = bytes.windows(secret.len()).any(|window| window == secret);
-                assert!(!found, "{name}: {} holds {}", entry.path, String::from_utf8_lossy(secret));
-            }
-        }
-        let has_log = files.iter().any(|(entry, _)| entry.path == "logs/tells.log");
-        assert_eq!(has_log, name == "known.pipe");
-        let experiment = &files.iter().find(|(entry, _)| entry.path == "experiment.json").unwrap().1;
-        let experiment: Value = serde_json::from_slice(experiment).unwrap();
-        assert_eq!(experiment["stages"]["tells"]["figures"]["score"], 0.5);
-        assert_eq!(experiment["stages"]["tells"]["variables"]["TOKEN"], true);
-    }
-    let log =
-        read(&project.path("known.pipe")).into_iter().find(|(entry, _)| entry.path == "logs/tells.log").unwrap().1;
-    assert!(String::from_utf8(log).unwrap().contains("the token is [TOKEN]"));
-
-    // Whoever wants the same must have the variable.
-    let without = reproduce(&project, &["known.pipe", "--allow-commands"]);
-    assert_eq!(without.code, 3, "{}", without.stderr);
-    assert!(without.stderr.contains("was given TOKEN of the environment, which is not set here"), "{}", without.stderr);
-    let with = with_secret(&["reproduce", "known.pipe", "--allow-commands", "--format", "json"]);
-    assert_eq!(with.code, 0, "{}", with.stderr);
-}
-
-#[test]
-fn an_artifact_with_a_secret_is_not_shared_unless_it_is_none() {
-    let project = Project::new();
-    fs::write(project.path("p.yaml"), TELLS.replace("echo done", "echo \"key: $TOKEN\"")).unwrap();
-    let with_secret =
-        |arguments: &[&str]| -> Ran { project.command(arguments).env("TOKEN", SECRET).output().unwrap().into() };
-    assert_eq!(with_secret(&["run", "p.yaml"]).code, 0);
-    let share_all = ["share", "last", "-o", "x.pipe", "--with-artifacts"];
-    let found = with_secret(&share_all);
-    assert!(
-        found.code == 2 && found.stderr.contains("holds the value of the environment variable `TOKEN`"),
-        "{}",
-        found.stderr
-    );
-    let unknown = project.run(&share_all);
-    assert!(unknown.code == 2 && unknown.stderr.contains("so that it cannot be looked for"), "{}", unknown.stderr);
-    assert!(!project.path("x.pipe").exists());
-    assert_eq!(with_secret(&["share", "last", "-o", "list.pipe"]).code, 0, "the list of the files tells nothing");
-    let allowed = project.run(&[&share_all[..], &["--not-secret", "TOKEN"]].concat());
-    assert_eq!(allowed.code, 0, "{}", allowed.stderr);
 }
 
 #[test]

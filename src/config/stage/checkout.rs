@@ -126,12 +126,12 @@ fn complain(outer: &Place<'_>, inner: &Place<'_>, blamed_before: &mut HashSet<Sp
         () => "lies in",
     };
     let use_of_other = if other.output.is_some() { "puts an output" } else { "reads a file of yours" };
-    let message = format!(
-        "`{}` {relation} `{}`, where the stage `{}` {use_of_other}",
-        blamed.text.display(),
-        other.text.display(),
-        other.stage
-    );
+    let (place, of_other) = (blamed.text.display(), other.text.display());
+    let relation = match blamed.text == other.text {
+        true => "is".to_owned(),
+        false => format!("{relation} `{of_other}`,"),
+    };
+    let message = format!("`{place}` {relation} where the stage `{}` {use_of_other}", other.stage);
     report.add_with_help(span, message, "give each a file or folder of its own");
 }
 

@@ -11,6 +11,9 @@ use super::super::report::Report;
 /// The most that `retries` may say.
 pub(in super::super) const MAX_RETRIES: u32 = 100;
 
+/// The most CPUs that `resources` may ask for.
+pub(crate) const MAX_CPUS: usize = 1024;
+
 /// The longest duration: ten years, in seconds.
 const MAX_SECONDS: u64 = 3650 * 86400;
 
@@ -50,8 +53,8 @@ pub(super) fn read_resources(node: &Node, report: &mut Report) -> Resources {
             return Resources::default();
         }
     };
-    if fields.cpus.is_some_and(|cpus| !(1..=1024).contains(&cpus)) {
-        report.add(node.span_at("cpus"), "cpus: must be 1 to 1024", None);
+    if fields.cpus.is_some_and(|cpus| !(1..=MAX_CPUS).contains(&cpus)) {
+        report.add(node.span_at("cpus"), format!("cpus: must be 1 to {MAX_CPUS}"), None);
     }
     if fields.gpus > 64 {
         report.add(node.span_at("gpus"), "gpus: must be 0 to 64", None);

@@ -10,6 +10,15 @@ use pipe_yaml::{Problem, Span};
 
 use super::{ConfigError, Location, Source, error::count};
 
+/// Of a longer line, only the part around the place is shown, in bytes.
+const LONGEST_LINE: usize = 240;
+
+/// So much of that part stands before the place.
+const BEFORE: usize = 80;
+
+/// Where a line was cut off.
+const CUT: &str = "... ";
+
 /// Shows an error in full: every problem of the file at its place. `color` for a terminal that takes it; `width` in
 /// characters.
 pub fn render(error: &ConfigError, color: bool, width: usize) -> String {
@@ -56,12 +65,12 @@ struct Shown<'a> {
     excerpt: Option<Excerpt<'a>>,
 }
 
-/// The first line of a place.
+/// The first line of a place, or the part of it that is shown.
 struct Excerpt<'a> {
     location: Location<'a>,
     span: Span,
-    line: Span,
-    /// The text of `line`.
+    /// Where `shown` would begin.
+    start: usize,
     shown: String,
 }
 
@@ -72,9 +81,19 @@ impl<'a> Excerpt<'a> {
         let start = text[..location.span.start].rfind('\n').map_or(0, |newline| newline + 1);
         let end =
             text[location.span.start..].find(['\n', '\r']).map_or(text.len(), |length| location.span.start + length);
-        let marked = Span { start: location.span.start, end: location.span.end.clamp(location.span.start, end) };
-        let shown = visible_in_place(&text[start..end]);
-        Self { location, span: marked, line: Span { start, end }, shown }
+        let place = location.span.start;
+        let mut from = start;
+        let mut to = end;
+        if end - start > LONGEST_LINE {
+            // What stands for the part before takes room that this part had.
+            let before = place.saturating_sub(BEFORE);
+            from = if before > start + CUT.len() { text.floor_char_boundary(before) } else { start };
+            to = text.floor_char_boundary(end.min(from + LONGEST_LINE));
+        }
+        let (lead, trail) = (if from > start { CUT } else { "" }, if to < end { CUT } else { "" });
+        let shown = format!("{lead}{}{trail}", visible_in_place(&text[from..to]));
+        let span = Span { start: place, end: location.span.end.clamp(place, to) };
+        Self { location, span, start: from - lead.len(), shown }
     }
 }
 
@@ -122,7 +141,7 @@ impl SourceCode for Excerpt<'_> {
         Ok(Box::new(MietteSpanContents::new_named(
             visible(&self.location.origin).into_owned(),
             line,
-            (self.line.start, line.len()).into(),
+            (self.start, line.len()).into(),
             self.location.line - 1,
             column,
             1,

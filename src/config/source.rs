@@ -132,8 +132,8 @@ impl Source {
             }
             None => (self.path.display().to_string(), self.text.as_str(), 0),
         };
-        let start = floor_char_boundary(text, span.start - base);
-        let end = floor_char_boundary(text, span.end.saturating_sub(base)).max(start);
+        let start = text.floor_char_boundary(span.start - base);
+        let end = text.floor_char_boundary(span.end.saturating_sub(base)).max(start);
         let before = &text[..start];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let indent = before[line_start..].trim_start_matches('\u{feff}');
@@ -149,14 +149,6 @@ impl Source {
     fn end(&self) -> usize {
         self.behind.last().map_or(self.text.len(), |text| text.base + text.text.len())
     }
-}
-
-fn floor_char_boundary(text: &str, offset: usize) -> usize {
-    let mut offset = offset.min(text.len());
-    while !text.is_char_boundary(offset) {
-        offset -= 1;
-    }
-    offset
 }
 
 #[cfg(test)]

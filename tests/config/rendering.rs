@@ -43,6 +43,25 @@ fn a_file_cannot_steer_the_terminal() {
 }
 
 #[test]
+fn of_a_very_long_line_the_part_around_the_place_is_shown() {
+    for (filler, length) in [("x", 70), ("x", 70_000), ("数据", 300_000)] {
+        let filler = filler.repeat(length);
+        let text =
+            format!("stages: {{ a: {{ kind: command, with: {{ run: \"{filler}\", outputs: o, wrong: 1 }} }} }}\n");
+        let shown = render(&parse(&text).err().unwrap(), false, 100);
+        assert!(shown.contains("unknown field `wrong`"), "{shown}");
+        let lines: Vec<&str> = shown.lines().collect();
+        let (line, marks) = (lines[2], lines[3]);
+        assert!(line.contains("wrong: 1 } } }") && line.chars().count() < 300, "{line}");
+        assert_eq!(line.contains("... "), length > 70, "{line}");
+        // The mark is as wide as the word, and under it: a Chinese character takes two columns.
+        let before: usize = line.split("wrong").next().unwrap().chars().map(|c| if c.is_ascii() { 1 } else { 2 }).sum();
+        assert!(marks.contains("─────"), "{marks}");
+        assert!(before.abs_diff(marks.chars().take_while(|c| *c != '─').count()) <= 2, "{shown}");
+    }
+}
+
+#[test]
 fn machines_get_objects() {
     let error = parse("stages:\n  kept: { kind: fitler }\n").err().unwrap();
     let problem = &error.to_json()[0];

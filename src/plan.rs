@@ -3,6 +3,7 @@
 //! Pure: what is on disk is asked through [`Lookup`]. The scheduler asks [`decide`] stage by stage, as the digests
 //! become known; [`Plan::new`] looks ahead as far as they are known without running anything.
 
+mod difference;
 mod explain;
 mod external;
 mod folder;

@@ -6,7 +6,7 @@ use pipe_stage::{Digest, manifest::escape};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{FolderChange, Lookup};
+use super::{FolderChange, Lookup, difference};
 use crate::{
     cache::{FileIdentity, Identity},
     config::{StageName, StageSpec},
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Values longer than this are cut in sentences, in characters. JSON has them whole.
-const LONGEST_VALUE: usize = 60;
+pub(super) const LONGEST_VALUE: usize = 60;
 
 /// The same for errors.
 const LONGEST_ERROR: usize = 200;
@@ -210,7 +210,7 @@ impl fmt::Display for Reason {
             Self::Kind { from, to } => write!(f, "kind changed from `{from}` to `{to}`"),
             Self::Version { kind, from, to } => write!(f, "kind `{kind}` changed from version {from} to {to}"),
             Self::Config { field, from: Some(from), to: Some(to) } => {
-                write!(f, "`{field}` changed from {} to {}", Brief(from), Brief(to))
+                write!(f, "`{field}` {}", difference::words(from, to))
             }
             Self::Config { field, from: None, to } => {
                 write!(f, "`{field}` is new: {}", Brief(to.as_ref().unwrap_or(&Value::Null)))

@@ -239,7 +239,7 @@ fn interpolation() -> Value {
 
 fn reference() -> Value {
     json!({
-        "description": "A stage whose output is taken: STAGE, or STAGE.OUTPUT where a stage makes several.",
+        "description": "A stage whose output is taken: STAGE, or STAGE.OUTPUT where a stage makes several. Of a stage with a matrix, STAGE[AXIS=VALUE] is those with that value.",
         "type": "string",
         "minLength": 1,
     })
@@ -247,7 +247,7 @@ fn reference() -> Value {
 
 fn open_input() -> Value {
     json!({
-        "description": "What is taken: STAGE, STAGE.OUTPUT where a stage makes several, or file://PATH for a file or folder of yours.",
+        "description": "What is taken: STAGE, STAGE.OUTPUT where a stage makes several, or file://PATH for a file or folder of yours. A stage with a matrix is a folder, in which each of its stages stands under its values; STAGE[AXIS=VALUE] is those with that value.",
         "type": "string",
         "minLength": 1,
     })

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Diagnostics are wrapped at this many characters.
-const WIDTH: usize = 110;
+const WIDTH: usize = 100;
 
 /// How the program ends. The numbers are part of its interface.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -53,7 +53,8 @@ impl Books {
         journal.push(&Line::RunBegan(Header {
             id: id.clone(),
             pipeline: pipeline.name.clone(),
-            file: pipeline.folder.join(file_name),
+            // A path that is no text is told as one, or the whole line could not be written.
+            file: pipeline.folder.join(file_name).to_string_lossy().into_owned().into(),
             started: jiff::Timestamp::now(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             set: pipeline.source.overrides().map(str::to_owned).collect(),

@@ -59,7 +59,7 @@ pub enum CliError {
     Cache(#[from] CacheError),
     /// What a run needs is not known.
     #[error("{0}; nothing was removed")]
-    Unclear(#[from] Unclear),
+    Unclear(Unclear),
     /// A run could not begin.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -92,6 +92,13 @@ pub enum CliError {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// By hand: the message says what is unclear, and a source would say it again.
+impl From<Unclear> for CliError {
+    fn from(unclear: Unclear) -> Self {
+        Self::Unclear(unclear)
+    }
 }
 
 impl CliError {

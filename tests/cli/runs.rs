@@ -40,6 +40,7 @@ fn runs_are_listed_the_newest_first() {
     assert_eq!((of_file["total"].as_u64(), of_file["runs"].as_array().unwrap().len()), (Some(2), 1));
     assert_eq!((&of_file["runs"][0]["counts"]["hits"], &of_file["runs"][0]["status"]), (&1.into(), &"done".into()));
     assert!(project.run(&["runs", "-n", "1"]).stdout.ends_with("1 of 3: --limit shows more\n"));
+    assert!(project.run(&["runs", "-n", "0"]).stdout.ends_with("0 of 3: --limit shows more\n"));
 
     std::fs::write(project.path("p.yaml"), "stages: nonsense").unwrap();
     let broken = json(&project.run(&["runs", "--pipeline", "p.yaml", "--format", "json"]));

@@ -46,7 +46,7 @@ impl List {
 }
 
 fn text(runs: &[RunSummary], total: usize, home: &Home) -> String {
-    if runs.is_empty() {
+    if total == 0 {
         return format!("no runs are recorded in {}\n", home.root().display());
     }
     let mut table = Table::default();

@@ -45,7 +45,9 @@ impl Attempt {
             .make_in(&folder, |place| folders::set_up(home, place, &outputs))
             .and_then(|made| Ok(made.into_temp_path().keep()?));
         let scratch = made.trying("make the folders of an attempt in", &folder)?;
-        Ok(Self { home: home.clone(), scratch, resume: home.resume(lock.key()), lock })
+        let resume = home.resume(lock.key());
+        folders::take_out(&resume, &scratch);
+        Ok(Self { home: home.clone(), scratch, resume, lock })
     }
 
     /// The lock of the key.
@@ -80,7 +82,9 @@ impl Attempt {
 
     /// Ends an attempt whose artifacts and record are stored: there is nothing left to resume.
     pub fn succeed(self) {
-        discard(&self.resume);
+        if !folders::put_in(&self.resume, &self.scratch) {
+            discard(&self.resume);
+        }
         folders::put_aside(&self.home, &self.scratch);
     }
 }

@@ -22,6 +22,8 @@ pub(super) const INPUTS: &str = "inputs";
 pub(super) const TEMPORARY: &str = "tmp";
 pub(super) const WORK: &str = "work";
 const PARTS: [&str; 4] = [OUTPUT, INPUTS, TEMPORARY, WORK];
+/// Only in folders that are put aside: the folder for what an attempt leaves to the next one, if a worker made it.
+const RESUME: &str = "resume";
 
 /// Sets folders up at `place`, which must not exist: empty ones, and in `output` one for each of `outputs`.
 pub(super) fn set_up(home: &Home, place: &Path, outputs: &[&str]) -> io::Result<()> {
@@ -56,6 +58,21 @@ pub(super) fn put_aside(home: &Home, place: &Path) {
     }
 }
 
+/// Has `resume`, a folder outside of those at `place`, put aside with them, and empties it. Says whether it could be.
+pub(super) fn put_in(resume: &Path, place: &Path) -> bool {
+    // Not what a link leads to.
+    if !fs::symlink_metadata(resume).is_ok_and(|metadata| metadata.is_dir()) {
+        return false;
+    }
+    let emptied = fs::read_dir(resume).and_then(|mut left| left.try_for_each(|left| remove(&left?)));
+    emptied.and_then(|()| fs::rename(resume, place.join(RESUME))).is_ok()
+}
+
+/// Puts the folder that was put aside with those at `place` to `resume`, unless there is something.
+pub(super) fn take_out(resume: &Path, place: &Path) {
+    let _ = fs::rename(place.join(RESUME), resume);
+}
+
 fn take(home: &Home, place: &Path) -> bool {
     (0..MOST).any(|number| fs::rename(spare(home, number), place).is_ok())
 }
@@ -73,7 +90,7 @@ fn empty(home: &Home, place: &Path) -> io::Result<bool> {
     let mut parts = 0;
     for entry in fs::read_dir(place)? {
         let entry = entry?;
-        let part = PARTS.into_iter().find(|part| entry.file_name() == *part);
+        let part = PARTS.into_iter().chain([RESUME]).find(|part| entry.file_name() == *part);
         // Not a link to a folder either.
         if part.is_none() || Made::of(&entry.metadata()?) != as_made {
             return Ok(false);
@@ -86,7 +103,7 @@ fn empty(home: &Home, place: &Path) -> io::Result<bool> {
                 remove(&left)?;
             }
         }
-        parts += 1;
+        parts += usize::from(part != Some(RESUME));
     }
     Ok(parts == PARTS.len())
 }
@@ -168,6 +185,33 @@ mod tests {
         assert_eq!(fs::read_dir(first.join(OUTPUT)).unwrap().count(), 1);
         assert!(first.join("output/else").is_dir());
         assert!(Path::new("/etc/passwd").exists(), "links were not followed");
+    }
+
+    #[test]
+    fn a_resume_folder_goes_with_the_others_and_never_over_one_that_holds_something() {
+        let (_temp, home) = home();
+        let (first, second) = (home.scratch_folder().join("first"), home.scratch_folder().join("second"));
+        let (resume, other) = (home.root().join("resume/first"), home.root().join("resume/other"));
+        set_up(&home, &first, &["out"]).unwrap();
+        assert!(!put_in(&resume, &first), "no worker made one");
+        symlink(first.join("output"), &resume).unwrap();
+        assert!(!put_in(&resume, &first), "a link");
+        assert!(first.join("output/out").is_dir(), "it was not followed");
+        fs::remove_file(&resume).unwrap();
+        fs::create_dir_all(resume.join("deep")).unwrap();
+        fs::write(resume.join("deep/checkpoint"), "x").unwrap();
+        let inode = fs::metadata(&resume).unwrap().ino();
+        assert!(put_in(&resume, &first));
+        put_aside(&home, &first);
+        assert_eq!((first.exists(), resume.exists(), spares(&home)), (false, false, 1));
+
+        set_up(&home, &second, &["out"]).unwrap();
+        fs::create_dir_all(&other).unwrap();
+        fs::write(other.join("checkpoint"), "x").unwrap();
+        take_out(&other, &second);
+        assert!(other.join("checkpoint").exists());
+        take_out(&resume, &second);
+        assert_eq!((fs::metadata(&resume).unwrap().ino(), fs::read_dir(&resume).unwrap().count()), (inode, 0));
     }
 
     #[test]

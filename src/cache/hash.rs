@@ -1,7 +1,6 @@
 //! Hashing files.
 
 use std::{
-    cell::RefCell,
     fs::File,
     io::{self, Read},
     os::unix::fs::FileExt,
@@ -10,16 +9,14 @@ use std::{
 
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 use pipe_stage::Digest;
+use rayon::prelude::*;
 
 /// From this size on, one file is hashed by several threads, in bytes.
 const LARGE_BYTES: u64 = 4 << 20;
 /// What is read at once of a small file, in bytes.
 const BUFFER_BYTES: usize = 64 << 10;
-/// What one thread reads and hashes at a time of a large file, in bytes: little enough to stay in the processor's cache
-/// in between.
-const PIECE_BYTES: u64 = 128 << 10;
-/// The threads keep within so many bytes of each other, so that the disk is read from front to back.
-const WINDOW_BYTES: u64 = 64 << 20;
+/// What one thread reads and hashes at a time of a large file, in bytes: a power of two, at least 1024.
+const PIECE_BYTES: u64 = 1 << 20;
 
 /// The digest of a file's bytes.
 pub(super) fn hash_file(path: &Path) -> io::Result<Digest> {
@@ -31,8 +28,7 @@ pub(super) fn hash_file_telling(path: &Path, tell: &(dyn Fn(u64) + Sync)) -> io:
     let file = File::open(path)?;
     let bytes = file.metadata()?.len();
     if bytes >= LARGE_BYTES {
-        let tree = Tree { file: &file, piece_bytes: PIECE_BYTES, window_bytes: WINDOW_BYTES, tell };
-        match tree.hash(bytes) {
+        match hash_pieces(&file, bytes, PIECE_BYTES, tell) {
             // It has become shorter. What it is now, the other way tells.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
             hashed => return hashed,
@@ -57,47 +53,36 @@ fn hash_reader(mut reader: impl Read, tell: &(dyn Fn(u64) + Sync)) -> io::Result
     }
 }
 
-/// A file as the tree of hashes that BLAKE3 is: each thread reads its own branches, and none waits for another's.
-struct Tree<'file> {
-    file: &'file File,
-    /// A power of two, at least 1024.
-    piece_bytes: u64,
-    window_bytes: u64,
-    tell: &'file (dyn Fn(u64) + Sync),
+/// The digest of the first `bytes` bytes, which are more than one piece. Threads take the pieces in their order, so that
+/// the file is read from front to back; what each piece comes to is put together as the tree that BLAKE3 is.
+fn hash_pieces(file: &File, bytes: u64, piece_bytes: u64, tell: &(dyn Fn(u64) + Sync)) -> io::Result<Digest> {
+    let piece = |buffer: &mut Vec<u8>, number: u64| {
+        let start = number * piece_bytes;
+        let buffer = &mut buffer[..piece_bytes.min(bytes - start) as usize];
+        file.read_exact_at(buffer, start)?;
+        tell(buffer.len() as u64);
+        Ok((number, blake3::Hasher::new().set_input_offset(start).update(buffer).finalize_non_root()))
+    };
+    let pieces = (0..bytes.div_ceil(piece_bytes)).par_bridge();
+    let pieces = pieces.map_init(|| vec![0; piece_bytes as usize], piece);
+    let mut pieces = pieces.collect::<io::Result<Vec<(u64, ChainingValue)>>>()?;
+    pieces.sort_unstable_by_key(|(number, _)| *number);
+    let (left, right) = halves(&pieces, bytes, piece_bytes);
+    Ok(merge_subtrees_root(&left, &right, Mode::Hash).into())
 }
 
-impl Tree<'_> {
-    /// The digest of the first `bytes` bytes, which are more than one piece.
-    fn hash(&self, bytes: u64) -> io::Result<Digest> {
-        let (left, right) = self.halves(0, bytes)?;
-        Ok(merge_subtrees_root(&left, &right, Mode::Hash).into())
-    }
+fn halves(pieces: &[(u64, ChainingValue)], bytes: u64, piece_bytes: u64) -> (ChainingValue, ChainingValue) {
+    let half = left_subtree_len(bytes);
+    let (left, right) = pieces.split_at((half / piece_bytes) as usize);
+    (branch(left, half, piece_bytes), branch(right, bytes - half, piece_bytes))
+}
 
-    fn halves(&self, start: u64, bytes: u64) -> io::Result<(ChainingValue, ChainingValue)> {
-        let half = left_subtree_len(bytes);
-        let left = || self.branch(start, half);
-        let right = || self.branch(start + half, bytes - half);
-        let (left, right) = if bytes > self.window_bytes { (left(), right()) } else { rayon::join(left, right) };
-        Ok((left?, right?))
+fn branch(pieces: &[(u64, ChainingValue)], bytes: u64, piece_bytes: u64) -> ChainingValue {
+    if let [(_, only)] = pieces {
+        return *only;
     }
-
-    fn branch(&self, start: u64, bytes: u64) -> io::Result<ChainingValue> {
-        if bytes <= self.piece_bytes {
-            return self.piece(start, bytes);
-        }
-        let (left, right) = self.halves(start, bytes)?;
-        Ok(merge_subtrees_non_root(&left, &right, Mode::Hash))
-    }
-
-    fn piece(&self, start: u64, bytes: u64) -> io::Result<ChainingValue> {
-        thread_local!(static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
-        BUFFER.with_borrow_mut(|buffer| {
-            buffer.resize(bytes as usize, 0);
-            self.file.read_exact_at(buffer, start)?;
-            (self.tell)(bytes);
-            Ok(blake3::Hasher::new().set_input_offset(start).update(buffer).finalize_non_root())
-        })
-    }
+    let (left, right) = halves(pieces, bytes, piece_bytes);
+    merge_subtrees_non_root(&left, &right, Mode::Hash)
 }
 
 #[cfg(test)]
@@ -136,17 +121,17 @@ mod tests {
     }
 
     #[test]
-    fn pieces_and_windows_of_any_size_make_the_same_tree() {
+    fn pieces_of_any_size_make_the_same_tree() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("file");
         for length in [1025, 2048, 2049, 4096, 5000, 65_536, 100_000] {
             let bytes = bytes(length);
             fs::write(&path, &bytes).unwrap();
             let file = File::open(&path).unwrap();
-            for (piece_bytes, window_bytes) in [(1024, 1), (1024, 4096), (1024, 1 << 20), (2048, 8192), (4096, 4096)] {
+            for piece_bytes in [1024, 2048, 4096, 65_536] {
                 if length as u64 > piece_bytes {
-                    let tree = Tree { file: &file, piece_bytes, window_bytes, tell: &|_| () };
-                    assert_eq!(tree.hash(length as u64).unwrap(), Digest::of(&bytes), "{length} {piece_bytes}");
+                    let digest = hash_pieces(&file, length as u64, piece_bytes, &|_| ()).unwrap();
+                    assert_eq!(digest, Digest::of(&bytes), "{length} {piece_bytes}");
                 }
             }
         }

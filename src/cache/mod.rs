@@ -6,7 +6,7 @@
 //! ```text
 //! version                   the version of this layout
 //! objects/ab/cdef...        read-only files, named by the BLAKE3 of their bytes: files of artifacts, and manifests
-//! verified/ab/cdef...       by artifact: when its objects were last hashed, and how they looked then
+//! verified/ab/cdef...       by large artifact: when its objects were last hashed, and how they looked then
 //! actions/KEY.json          action records: key -> digests of the outputs, and the story of the run that made them
 //! stages/PIPELINE/STAGE     the key that a stage last had, so that a plan can say what changed
 //! files/HASH                by file or folder of the user's: digests that need no second reading

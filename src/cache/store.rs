@@ -25,6 +25,11 @@ use super::{
     stamp::{Stamp, Stamps},
 };
 
+/// Artifacts of at most this size and so many files are hashed whenever they are looked at: to read what would be known
+/// of them takes as long.
+const SMALL_BYTES: u64 = 64 << 10;
+const SMALL_FILES: usize = 16;
+
 /// The artifacts of a home. Takes folders in, and gives them out only after looking at every file.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -63,14 +68,14 @@ impl Store {
     pub fn verify(&self, artifact: &Digest) -> Result<Manifest, Flaw> {
         let manifest = self.manifest(artifact)?;
         let verified = self.home.verified(artifact);
-        let known = Stamps::load(&verified);
+        let known = if is_small(&manifest) { Stamps::default() } else { Stamps::load(&verified) };
         let check = |entry| self.check(entry, &known);
         let checks: Vec<Check> = match manifest.entries() {
             // Not worth waking other threads up for.
             [only] => vec![check(only)],
             several => several.par_iter().map(check).collect(),
         };
-        if checks.iter().any(|check| check.hashed) {
+        if !is_small(&manifest) && checks.iter().any(|check| check.hashed) {
             let mut stamps = Stamps::default();
             for (entry, check) in manifest.entries().iter().zip(&checks) {
                 if let (Ok(()), Some(stamp)) = (&check.result, check.stamp) {
@@ -83,15 +88,24 @@ impl Store {
         Ok(manifest)
     }
 
-    /// How the objects of an artifact looked when they were last hashed, its list of files among them. `None` if it is
-    /// not whole, or a change could go unnoticed because it is too new.
+    /// How the objects of an artifact looked when they were last hashed, its list of files among them; those of a small
+    /// one are hashed for that. `None` if it is not whole, or a change could go unnoticed because it is too new.
     pub(super) fn looks(&self, artifact: &Digest) -> Option<Vec<(Digest, Stamp)>> {
         let stamp = Stamp::of(&fs::symlink_metadata(self.home.object(artifact)).ok()?);
         let settled = stamp.is_settled(SystemTime::now());
         // Reads and hashes the list.
         let manifest = self.manifest(artifact).ok().filter(|_| settled)?;
-        let known = Stamps::load(&self.home.verified(artifact));
-        let files = manifest.entries().iter().map(|entry| known.get(&entry.path).map(|stamp| (entry.digest, stamp)));
+        let small = is_small(&manifest);
+        let known = if small { Stamps::default() } else { Stamps::load(&self.home.verified(artifact)) };
+        let look = |entry: &Entry| {
+            if small {
+                let check = self.check(entry, &known);
+                check.result.ok().and(check.stamp)
+            } else {
+                known.get(&entry.path)
+            }
+        };
+        let files = manifest.entries().iter().map(|entry| look(entry).map(|stamp| (entry.digest, stamp)));
         std::iter::once(Some((*artifact, stamp))).chain(files).collect()
     }
 
@@ -142,11 +156,16 @@ impl fmt::Display for Flaw {
     }
 }
 
-/// The path of an entry below `folder`, its parents created.
+fn is_small(manifest: &Manifest) -> bool {
+    manifest.total_bytes() <= SMALL_BYTES && manifest.entries().len() <= SMALL_FILES
+}
+
+/// The path of an entry below `folder`, which is there; its parents are created.
 fn make_place(folder: &Path, entry: &Entry) -> Result<PathBuf, CacheError> {
     let path = folder.join(&entry.path);
-    let parent = path.parent().unwrap_or(folder);
-    fs::create_dir_all(parent).trying("create the folder", parent)?;
+    if let Some(parent) = path.parent().filter(|parent| *parent != folder) {
+        fs::create_dir_all(parent).trying("create the folder", parent)?;
+    }
     Ok(path)
 }
 

@@ -9,6 +9,7 @@ use std::{
 };
 
 use pipe_stage::{Artifact, Digest, Form, Job, PROTOCOL};
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{Shared, ending::Ending};
 use crate::{
@@ -80,16 +81,15 @@ impl Order<'_> {
         let prepared = Attempt::begin(shared.home, lock, &self.spec.outputs).and_then(|attempt| {
             crash::point("scheduler.attempt");
             let job = job(self.spec, shared, &identity, &attempt)?;
-            let job = written(&job, &attempt.temporary()).map_err(|source| CacheError::Io {
-                action: "write the job description in",
-                path: attempt.temporary(),
-                source,
-            })?;
-            Ok(Ready { identity, reasons, program, attempt, job })
+            Ok((attempt, job))
         });
-        match prepared {
-            Ok(ready) => Preparation::Ready(Box::new(ready)),
-            Err(error) => Preparation::Failed(Ending::of_cache(error)),
+        let (attempt, job) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return Preparation::Failed(Ending::of_cache(error)),
+        };
+        match written(&job) {
+            Ok(job) => Preparation::Ready(Box::new(Ready { identity, reasons, program, attempt, job })),
+            Err(error) => Preparation::Failed(Ending::environment(&JobError(error), None)),
         }
     }
 }
@@ -150,9 +150,15 @@ fn only_entry(folder: &Path) -> Option<PathBuf> {
     entries.next().is_none().then_some(only)
 }
 
-/// A nameless file that holds the job. Unlike a pipe, it can be written in one go, and whoever reads it can be late.
-fn written(job: &Job, folder: &Path) -> io::Result<File> {
-    let mut file = tempfile::tempfile_in(folder)?;
+/// There is no memory, or no descriptor left.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the job description into memory")]
+struct JobError(#[source] io::Error);
+
+/// A nameless file in memory that holds the job. Unlike a pipe, it can be written in one go, and whoever reads it can be
+/// late.
+fn written(job: &Job) -> io::Result<File> {
+    let mut file = File::from(memfd_create("job", MemfdFlags::CLOEXEC)?);
     file.write_all(&serde_json::to_vec(job)?)?;
     file.rewind()?;
     Ok(file)

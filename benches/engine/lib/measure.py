@@ -7,6 +7,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +100,7 @@ class Bench:
         self.only = only
         self.patience_seconds = patience_seconds
         self.cases = {}
+        self.aside = work / "aside"
         home = work / "home"
         home.mkdir(parents=True, exist_ok=True)
         self.environment = {
@@ -110,13 +112,25 @@ class Bench:
             "DVC_SITE_CACHE_DIR": str(work / "dvc-site-cache"),
         }
 
+    def put_aside(self, path):
+        """Takes a file or folder away without removing it. Many file systems are slow for a while after many files were
+        removed: ext4 looks at each inode that was freed within the last minutes before it makes a new file, and tells
+        the disk of the freed blocks. That time would be counted against the run that comes next."""
+        if path.exists():
+            self.aside.mkdir(exist_ok=True)
+            path.rename(Path(tempfile.mkdtemp(dir=self.aside)) / path.name)
+
+    def remove(self, path):
+        """Removes a folder of few files."""
+        shutil.rmtree(path, ignore_errors=True)
+
     def wants(self, name):
         """Whether a case is to be measured."""
         return not self.only or any(part in name for part in self.only)
 
     def measure(self, name, title, subjects):
         """Measures the subjects of a case in turn."""
-        subjects = [subject for subject in subjects if subject.tool in self.tools.chosen]
+        subjects = [subject for subject in subjects if subject.tool in self.tools.chosen and subject.runs != 0]
         if not subjects or not self.wants(name):
             return
         say(f"{name}: {title}")
@@ -133,7 +147,7 @@ class Bench:
                 self._take(result)
             turns += 1
         for result in results:
-            if not result.failure:
+            if not result.failure and "no-op" in name:
                 result.memory_mib = self._memory(result.subject)
             say(f"  {line(result)}")
         self.cases[name] = {"title": title, "results": [result.as_json() for result in results]}

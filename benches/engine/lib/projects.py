@@ -46,7 +46,7 @@ class Project:
         self.tool = tool
         self.folder = bench.work / f"{name}-{tool}"
         self.edits = 0
-        shutil.rmtree(self.folder, ignore_errors=True)
+        bench.put_aside(self.folder)
         (self.folder / "out").mkdir(parents=True)
 
     def write(self, path, text):
@@ -75,18 +75,19 @@ class Project:
         """Brings it up to date, before anything is measured."""
         self.bench.call(self.bench.tools.run(self.tool, quiet=True), self.folder)
 
-    def forget(self):
-        """Takes back what runs left: the next run is a first run."""
+    def forget(self, remove=None):
+        """Takes back what runs left: the next run is a first run. `remove`: how."""
+        remove = remove or self.bench.put_aside
         state = {"make": [], "snakemake": [".snakemake"], "dvc": [".dvc/cache", ".dvc/tmp"], "pipe": [".pipe"]}
         for folder in ["out", *state[self.tool]]:
-            shutil.rmtree(self.folder / folder, ignore_errors=True)
+            remove(self.folder / folder)
         (self.folder / "out").mkdir()
         if self.tool == "dvc":
             (self.folder / "dvc.lock").unlink(missing_ok=True)
-            shutil.rmtree(self.bench.environment["DVC_SITE_CACHE_DIR"], ignore_errors=True)
+            remove(Path(self.bench.environment["DVC_SITE_CACHE_DIR"]))
         if self.tool == "pipe":
             (self.folder / ".pipe").mkdir()
-        # The removal is on disk before the clock starts.
+        # What the run before has written is on disk before the clock starts.
         os.sync()
 
     def edit(self, path):

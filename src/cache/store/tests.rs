@@ -247,7 +247,7 @@ fn missing_and_damaged_objects_are_told_apart() {
 #[test]
 fn an_untouched_artifact_is_not_hashed_twice() {
     let fixture = Fixture::new();
-    let digest = fixture.ingest(FILES);
+    let digest = fixture.ingest(&[("large", &"x".repeat(SMALL_BYTES as usize + 1)), ("b", "beta")]);
     let verified = fixture.home.verified(&digest);
     // Objects this young are hashed once more.
     fixture.store.manifest(&digest).unwrap().entries().iter().for_each(|entry| {
@@ -263,6 +263,20 @@ fn an_untouched_artifact_is_not_hashed_twice() {
     assert!(verified.exists(), "everything was hashed, and that is remembered");
     fs::write(&verified, "rubbish").unwrap();
     assert!(fixture.store.verify(&digest).is_ok());
+}
+
+#[test]
+fn what_is_known_of_a_small_artifact_is_not_kept_and_yet_it_can_be_vouched_for() {
+    let fixture = Fixture::new();
+    let digest = fixture.ingest(FILES);
+    let young = fixture.store.manifest(&digest).unwrap();
+    let objects = young.entries().iter().map(|entry| entry.digest).chain([digest]);
+    objects.for_each(|object| Stamp::of(&fs::metadata(fixture.home.object(&object)).unwrap()).settle());
+    assert!(fixture.store.verify(&digest).is_ok());
+    assert!(!fixture.home.verified(&digest).exists());
+    assert_eq!(fixture.store.looks(&digest).unwrap().len(), 1 + FILES.len());
+    flip(&fixture.object("alpha"));
+    assert_eq!(fixture.store.looks(&digest), None);
 }
 
 #[test]

@@ -258,6 +258,16 @@ impl<'run> Engine<'run> {
         }
     }
 
+    /// Notes how the artifacts of the stages that ran look. When they were kept, most were too new for that.
+    fn note_what_ran(&mut self) {
+        let Self { stages, lookup, shared, .. } = self;
+        for stage in stages.iter() {
+            if let (Some(key), Some(outputs)) = (&stage.key, &stage.outputs) {
+                lookup.state_mut().note(&shared.store, stage.spec.name.as_str(), key, outputs);
+            }
+        }
+    }
+
     /// Closes the books.
     pub(super) fn finish(mut self) -> Result<Summary, RunError> {
         let unfinished = self.stages.iter().filter(|stage| stage.outputs.is_none()).count();
@@ -272,6 +282,7 @@ impl<'run> Engine<'run> {
         };
         let failed =
             self.failed.iter().filter(|(_, class)| failed(class)).map(|(index, _)| self.name(*index)).collect();
+        self.note_what_ran();
         let (run, mut report) = (self.books.run(), self.report);
         let Counts { ran, hits, .. } = self.books.counts();
         crash::point("scheduler.before-end");

@@ -52,7 +52,7 @@ def header(facts):
         f"{facts['date']}, {facts['cores']} cores of {facts['processor']}, {facts['memory_gib']} GiB, {facts['kernel']}, "
         f"{facts['file_system']} (a block is kept in {facts['fsync_ms']} ms). {programs}.",
         "",
-        "Wall seconds of whole processes: the median, and below it user and system seconds.",
+        "Wall seconds of whole processes: the median, and below it user and system seconds, and how many runs it is of if those are not ten.",
     ]
 
 
@@ -67,7 +67,8 @@ def shown(name, tool, result, limit):
     if tool == "pipe" and limit:
         text = f"**{text}**" if result["wall"] <= limit else f"{text} (over)"
     noisy = "" if result["others"] < 0.3 else "?"
-    return f"{text}{noisy}<br><sub>{result['user']:.2f} + {result['system']:.2f}</sub>"
+    few = f", {plural(result['runs'], 'run')}" if result["runs"] < 10 else ""
+    return f"{text}{noisy}<br><sub>{result['user']:.2f} + {result['system']:.2f}{few}</sub>"
 
 
 def memory(cases):
@@ -93,6 +94,11 @@ def footnotes(cases):
             elif note := result.get("note"):
                 lines.append(f"- {case['title']}, {result['tool']}: {note}")
     return [lines[0], "", *lines[1:]] if len(lines) > 1 else lines
+
+
+def plural(count, word):
+    """A number of things."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def seconds(value):

@@ -10,7 +10,7 @@ STYLE = {
     "dvc": ("#b45309", "diamond"),
     "pipe": ("#be123c", "circle"),
 }
-WIDTH, HEIGHT, LEFT, TOP, GAP, BOTTOM = 340, 300, 64, 40, 84, 64
+WIDTH, HEIGHT, LEFT, TOP, GAP, BOTTOM = 340, 300, 64, 40, 150, 64
 FONT = 'font-family="system-ui, sans-serif" font-size="12"'
 
 
@@ -62,9 +62,15 @@ def panel(left, title, lines, across, up):
 
 
 def names(ends):
-    """The name of each tool at the end of its line, none above another."""
+    """The name of each tool at the end of its line, none upon another: above a line that ends before the others."""
     parts, lowest = [], -math.inf
+    farthest = max((across for _, across, _, _ in ends), default=0)
     for height, across, tool, color in sorted(ends):
+        if across < farthest:
+            parts.append(
+                f'<text x="{across:.1f}" y="{height - 10:.1f}" text-anchor="middle" fill="{color}" font-weight="600">{tool}</text>'
+            )
+            continue
         lowest = max(height, lowest + 14)
         parts.append(f'<text x="{across + 10:.1f}" y="{lowest + 4:.1f}" fill="{color}" font-weight="600">{tool}</text>')
     return parts

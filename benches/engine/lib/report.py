@@ -52,7 +52,8 @@ def header(facts):
         f"{facts['date']}, {facts['cores']} cores of {facts['processor']}, {facts['memory_gib']} GiB, {facts['kernel']}, "
         f"{facts['file_system']} (a block is kept in {facts['fsync_ms']} ms). {programs}.",
         "",
-        "Wall seconds of whole processes: the median, and below it user and system seconds, and how many runs it is of if those are not ten.",
+        "Wall seconds of whole processes: the median, and below it user and system seconds, and how many runs it is of if "
+        "those are fewer than ten.",
     ]
 
 

@@ -6,6 +6,8 @@ use std::{
     thread,
 };
 
+use super::said::say;
+
 /// The exit code of a bug of ours (`EX_SOFTWARE` of BSD's sysexits).
 pub(super) const EXIT_CODE: u8 = 70;
 
@@ -18,10 +20,7 @@ pub fn guard(program: impl FnOnce() -> ExitCode + UnwindSafe) -> ExitCode {
     panic::set_hook(Box::new(move |panic| {
         // The place and the message, and where asked for the way there.
         tell(panic);
-        anstream::eprintln!(
-            "this is a bug in pipe {}; please report it with the lines above",
-            env!("CARGO_PKG_VERSION")
-        );
+        say!("this is a bug in pipe {}; please report it with the lines above", env!("CARGO_PKG_VERSION"));
         if thread::current().id() != main {
             process::exit(EXIT_CODE.into());
         }

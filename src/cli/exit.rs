@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anstream::{AutoStream, ColorChoice};
 use owo_colors::OwoColorize;
 
+use super::said::{self, say};
 use crate::{
     bundle::{BundleError, ShareError, UNPACKED},
     cache::CacheError,
@@ -140,17 +141,17 @@ impl CliError {
     pub(super) fn report(&self) -> Exit {
         if let Some(error) = self.as_config() {
             let color = AutoStream::choice(&std::io::stderr()) != ColorChoice::Never;
-            anstream::eprint!("{}", config::render(error, color, WIDTH));
+            said::write(format_args!("{}", config::render(error, color, WIDTH)));
             return Exit::Usage;
         }
-        anstream::eprintln!("{} {self}", "error:".red());
+        say!("{} {self}", "error:".red());
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
-            anstream::eprintln!("  because: {error}");
+            say!("  because: {error}");
             cause = error.source();
         }
         if let Some(help) = self.help() {
-            anstream::eprintln!("   help: {help}");
+            say!("   help: {help}");
         }
         match self {
             Self::Config(_) | Self::Usage { .. } => Exit::Usage,

@@ -6,7 +6,7 @@ use clap::Args;
 use pipe_stage::{Digest, Form};
 use serde_json::json;
 
-use super::{CliError, Exit, Format, candidates, pipeline::print, pipeline::print_json, recorded::Recorded};
+use super::{CliError, Exit, Format, candidates, pipeline::print, pipeline::print_json, recorded::Recorded, said::say};
 use crate::{
     cache::{Checkout, Holder, Home, Store},
     config, registry, report,
@@ -34,7 +34,7 @@ pub(super) struct Get {
 /// Says why nothing happens for a while.
 pub(super) fn say_that_it_waits(holder: Option<Holder>) {
     let holder = holder.map_or_else(|| "another process".to_owned(), |holder| holder.to_string());
-    anstream::eprintln!("waiting for {holder}, which cleans the cache up (pipe cache gc)");
+    say!("waiting for {holder}, which cleans the cache up (pipe cache gc)");
 }
 
 impl Get {

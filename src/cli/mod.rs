@@ -23,6 +23,7 @@ mod recorded;
 mod reproduce;
 mod run;
 mod runs;
+mod said;
 mod schema;
 mod selection;
 mod share;

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::{
     CliError, Exit, Format, candidates, get::say_that_it_waits, pipeline::print, pipeline::print_json, recorded::Scope,
+    said::say,
 };
 use crate::{
     bundle::{Artifacts, Gathered, Request},
@@ -74,7 +75,7 @@ impl Share {
         let gathered = Gathered::new(&request, registry::KINDS, |name| env::var_os(name))?;
         let bytes = write(&gathered, &output)?;
         for note in gathered.notes() {
-            anstream::eprintln!("{} {note}", "note:".yellow());
+            say!("{} {note}", "note:".yellow());
         }
         let (entries, total) = (gathered.contents().entries().len(), gathered.contents().total_bytes());
         match self.format {

@@ -1,4 +1,4 @@
-//! Names that are no text.
+//! Names that are no text, and places that take none.
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
@@ -19,4 +19,22 @@ fn a_pipeline_file_may_have_any_name() {
     }
     let shown = project.run(&["runs", "show"]);
     assert_eq!(shown.code, 0, "{}", shown.stderr);
+}
+
+#[test]
+fn that_nothing_can_be_said_is_no_reason_to_panic() {
+    let project = Project::new();
+    std::fs::write(project.path("p.yaml"), "stages:\n  a: { kind: comand }\n").unwrap();
+    std::fs::write(project.path("q.yaml"), "stages:\n  a: { kind: command, with: { run: exit 1, outputs: o } }\n")
+        .unwrap();
+    for (arguments, code) in [
+        (&["check", "p.yaml"][..], 2),
+        (&["run", "q.yaml", "b"], 2),
+        (&["run", "q.yaml"], 1),
+        (&["reproduce", "p.yaml"], 2),
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let status = project.command(arguments).stderr(full).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
 }

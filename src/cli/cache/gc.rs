@@ -15,6 +15,7 @@ use crate::{
         count::at_least_one,
         get::say_that_it_waits,
         pipeline::{print, print_json},
+        said::say,
         table::{Cell, Table},
     },
     report::{bytes, count, plural},
@@ -91,7 +92,7 @@ impl Gc {
             }))?,
         }
         for (path, error) in &left {
-            anstream::eprintln!("{} cannot remove {}: {error}", "warning:".yellow(), path.display());
+            say!("{} cannot remove {}: {error}", "warning:".yellow(), path.display());
         }
         Ok(if left.is_empty() { Exit::Done } else { Exit::Environment })
     }
@@ -103,7 +104,7 @@ impl Gc {
         let live = runs.ids().into_iter().find(|id| runs.is_live(id)).and_then(|id| runs.summary(&id));
         let by = live.map_or_else(|| "another process".to_owned(), |run| format!("run {} of {}", run.id, run.pipeline));
         if self.wait {
-            anstream::eprintln!("waiting for {by}, which uses the cache");
+            say!("waiting for {by}, which uses the cache");
             if let Some(alone) = home.exclusive(true)? {
                 return Ok(alone);
             }

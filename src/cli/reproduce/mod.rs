@@ -15,7 +15,7 @@ use owo_colors::OwoColorize;
 use pipe_stage::{Declaration, Program};
 use serde_json::json;
 
-use super::{CliError, Exit, Format, count::at_least_one, pipeline::print, pipeline::print_json};
+use super::{CliError, Exit, Format, count::at_least_one, pipeline::print, pipeline::print_json, said, said::say};
 use crate::{
     bundle::{BundleError, Contents, Limits, Unpacked},
     cache::Home,
@@ -100,7 +100,7 @@ impl Reproduce {
         recorded_resources(&mut pipeline, &bundle, self.device);
         let experiment = bundle.experiment();
         let short = |digest: pipe_stage::Digest| digest.short();
-        anstream::eprintln!(
+        say!(
             "experiment {}: run {} of `{}` by pipe {}, in {}",
             short(bundle.name()),
             experiment.run,
@@ -121,7 +121,7 @@ impl Reproduce {
             }))?,
         }
         if place.kept {
-            anstream::eprintln!("what was made is in {}", place.folder.display());
+            say!("what was made is in {}", place.folder.display());
         }
         Ok(match report.verdict {
             _ if outcome == Outcome::EnvironmentLacks => Exit::Environment,
@@ -200,12 +200,12 @@ impl Reproduce {
         if commands.is_empty() {
             return Ok(());
         }
-        anstream::eprintln!("{} this bundle runs programs, which can do whatever you can:", "attention:".yellow());
+        say!("{} this bundle runs programs, which can do whatever you can:", "attention:".yellow());
         for (stage, command) in &commands {
             let mut lines = command.lines().map(report::printable);
-            anstream::eprintln!("  {stage}: {}", lines.next().unwrap_or_default());
+            say!("  {stage}: {}", lines.next().unwrap_or_default());
             for line in lines {
-                anstream::eprintln!("  {:width$}  {line}", "", width = stage.as_str().len());
+                say!("  {:width$}  {line}", "", width = stage.as_str().len());
             }
         }
         if self.allow_commands {
@@ -213,7 +213,7 @@ impl Reproduce {
         }
         let stdin = std::io::stdin();
         if stdin.is_terminal() && std::io::stderr().is_terminal() {
-            anstream::eprint!("run them? [y/N] ");
+            said::write(format_args!("run them? [y/N] "));
             let mut answer = String::new();
             let _ = std::io::stderr().flush();
             if stdin.lock().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes") {

@@ -101,7 +101,7 @@ impl Reproduce {
         let experiment = bundle.experiment();
         let short = |digest: pipe_stage::Digest| digest.short();
         say!(
-            "experiment {}: run {} of `{}` by pipe {}, in {}",
+            "experiment {}: run {} of `{}` by pipe {}\nin {}",
             short(bundle.name()),
             experiment.run,
             report::printable(&experiment.pipeline),

@@ -29,19 +29,22 @@ impl Home {
     pub(crate) fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
         let file = self.filled(path, bytes, 0o666)?;
         file.as_file().sync_all().trying("write", path)?;
-        publish(file, path)?;
-        sync(&[parent(path)?])
+        let folder = parent(path)?;
+        match publish(file, path)? {
+            Folder::Was => sync(&[folder]),
+            Folder::Made => sync(&[folder, parent(folder)?]),
+        }
     }
 
     /// The same for a file that can be made again, and is checked when it is read: a power cut may lose it.
     pub(super) fn write_hint(&self, path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
-        publish(self.filled(path, bytes, 0o666)?, path)
+        publish(self.filled(path, bytes, 0o666)?, path).map(drop)
     }
 
     /// Puts an object in its place, for tests of what happens to it there.
     #[cfg(test)]
     pub(super) fn write_object(&self, path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
-        publish(self.filled(path, bytes, 0o444)?, path)
+        publish(self.filled(path, bytes, 0o444)?, path).map(drop)
     }
 
     /// A temporary file with these bytes, to be renamed to `path`, which only stands in errors.
@@ -66,54 +69,84 @@ impl Home {
     }
 }
 
+/// Whether the folder of a new file was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Folder {
+    Was,
+    /// Its own name, too, survives a power cut only once the folder above it is synced.
+    Made,
+}
+
 /// Renames a finished temporary file into place, creating the folder if need be.
-pub(super) fn publish(file: NamedTempFile, path: &Path) -> Result<(), CacheError> {
+pub(super) fn publish(file: NamedTempFile, path: &Path) -> Result<Folder, CacheError> {
     crash::point("file.before-rename");
-    let file = match file.persist(path) {
+    let (file, folder) = match file.persist(path) {
         Err(error) if error.error.kind() == io::ErrorKind::NotFound => {
             let folder = parent(path)?;
             fs::create_dir_all(folder).trying("create the folder", folder)?;
-            error.file.persist(path)
+            (error.file.persist(path), Folder::Made)
         }
-        persisted => persisted,
+        persisted => (persisted, Folder::Was),
     };
     file.map_err(|error| error.error).trying("write", path)?;
     crash::point("file.after-rename");
-    Ok(())
+    Ok(folder)
 }
 
 /// Moves a file of the same file system into place, creating the folder if need be.
-pub(super) fn rename(from: &Path, to: &Path) -> Result<(), CacheError> {
-    match fs::rename(from, to) {
+pub(super) fn rename(from: &Path, to: &Path) -> Result<Folder, CacheError> {
+    let (renamed, folder) = match fs::rename(from, to) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let folder = parent(to)?;
             fs::create_dir_all(folder).trying("create the folder", folder)?;
-            fs::rename(from, to)
+            (fs::rename(from, to), Folder::Made)
         }
-        renamed => renamed,
-    }
-    .trying("write", to)
+        renamed => (renamed, Folder::Was),
+    };
+    renamed.trying("write", to).map(|()| folder)
 }
 
 /// Makes files, or the names in folders, survive a power cut. All of them are in the same file system.
 pub(super) fn sync(paths: &[&Path]) -> Result<(), CacheError> {
+    match sync_telling(paths).into_iter().next() {
+        None => Ok(()),
+        Some((place, error)) => Err(error).trying("write", paths[place]),
+    }
+}
+
+/// The same. Gives what failed, by its place in the list, in no particular order.
+///
+/// That is final: the kernel tells of a failed write only once, and whoever asks again is told that all is well.
+pub(super) fn sync_telling(paths: &[&Path]) -> Vec<(usize, io::Error)> {
     match paths {
         [first, ..] if paths.len() > MANY => {
-            let synced = File::open(first).and_then(|file| Ok(rustix::fs::syncfs(file)?));
-            synced.trying("write", first)
+            match File::open(first).and_then(|file| Ok(rustix::fs::syncfs(file)?)) {
+                Ok(()) => Vec::new(),
+                // It does not say which: each may be lost.
+                Err(error) => (0..paths.len()).map(|place| (place, copy_of(&error))).collect(),
+            }
         }
         few => sync_each(few),
     }
 }
 
+/// An error that several are to be told of.
+pub(super) fn copy_of(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+}
+
 /// A disk makes many files sure in about the time that it needs for one, if it is asked for all at once.
-fn sync_each(paths: &[&Path]) -> Result<(), CacheError> {
+fn sync_each(paths: &[&Path]) -> Vec<(usize, io::Error)> {
     let next = AtomicUsize::new(0);
     let some = || {
-        while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
-            File::open(path).and_then(|file| file.sync_all()).trying("write", path)?;
+        let mut failed = Vec::new();
+        loop {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            let Some(path) = paths.get(place) else { return failed };
+            if let Err(error) = File::open(path).and_then(|file| file.sync_all()) {
+                failed.push((place, error));
+            }
         }
-        Ok(())
     };
     thread::scope(|scope| {
         let helpers = 1..paths.len().min(AT_ONCE);
@@ -122,7 +155,7 @@ fn sync_each(paths: &[&Path]) -> Result<(), CacheError> {
         let results = std::iter::once(some()).chain(
             helpers.into_iter().map(|helper| helper.join().unwrap_or_else(|bug| std::panic::resume_unwind(bug))),
         );
-        results.collect()
+        results.flatten().collect()
     })
 }
 

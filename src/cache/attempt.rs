@@ -9,7 +9,7 @@ use std::{
 
 use pipe_stage::Output;
 
-use super::{Acquired, CacheError, Home, Key, KeyLock, error::Trying, folders, orphans};
+use super::{Acquired, CacheError, Home, Key, KeyLock, error::Trying, folders, orphans, removal::remove_folder};
 
 /// A temporary file that nobody wrote to for so long is left over from a crash.
 const STALE_TEMPORARY: Duration = Duration::from_hours(24);
@@ -163,7 +163,7 @@ fn clear(home: &Home, key: &Key) -> Result<(), CacheError> {
 fn remove(path: &Path) -> Result<(), CacheError> {
     let removed = match fs::symlink_metadata(path) {
         Err(error) => Err(error),
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(metadata) if metadata.is_dir() => remove_folder(path),
         Ok(_) => fs::remove_file(path),
     };
     match removed {

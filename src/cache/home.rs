@@ -8,7 +8,7 @@ use std::{
 
 use pipe_stage::Digest;
 
-use super::{CacheError, Key, error::Trying};
+use super::{CacheError, Key, atomic::sync, error::Trying};
 
 /// The version of the layout of a home.
 const LAYOUT: u32 = 1;
@@ -51,6 +51,7 @@ impl Home {
     /// # Errors
     /// If the folder cannot be written.
     pub fn create(&self) -> Result<(), CacheError> {
+        let is_new = !self.root.exists();
         for folder in ["objects", "actions", "locks", "scratch", "resume", "runs", "logs", "tmp"] {
             let path = self.root.join(folder);
             fs::create_dir_all(&path).trying("create the folder", &path)?;
@@ -61,6 +62,10 @@ impl Home {
             if !path.exists() {
                 self.write(&path, text.as_bytes())?;
             }
+        }
+        if is_new && let Some(around) = self.root.parent() {
+            // What is kept in the home lasts no longer than its name.
+            sync(&[around])?;
         }
         Ok(())
     }

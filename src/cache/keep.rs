@@ -3,12 +3,17 @@
 //! A record is put in place only after the artifacts that it promises are sure to survive a power cut. Waiting for the
 //! disk is what costs, so stages that end at the same time wait together.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::{
     ActionRecord, CacheError, Home, Prepared, Records, Store,
-    atomic::{publish, sync},
+    atomic::{copy_of, publish, sync_telling},
     crash,
+    error::Trying,
     record::Draft,
 };
 
@@ -38,10 +43,10 @@ type OnTheWay<T> = Result<T, CacheError>;
 impl Keeper {
     fn keep(&self, group: Vec<Unkept>) -> Vec<Result<ActionRecord, CacheError>> {
         let drafted: Vec<OnTheWay<Drafted>> = group.into_iter().map(|stage| self.draft(stage)).collect();
-        let drafted = synced(drafted, |stage| stage.unsynced().map(Path::to_owned).collect());
+        let drafted = synced(drafted, |stage| stage.unsynced().map(Path::to_owned).collect(), sync_telling);
         let placed: Vec<OnTheWay<Recorded>> =
             drafted.into_iter().map(|stage| stage.and_then(|stage| self.place(stage))).collect();
-        let placed = synced(placed, |stage| stage.folders.clone());
+        let placed = synced(placed, |stage| stage.folders.clone(), sync_telling);
         crash::point("scheduler.ingested");
         let recorded: Vec<OnTheWay<Recorded>> = placed
             .into_iter()
@@ -56,7 +61,7 @@ impl Keeper {
             })
             .collect();
         // One folder holds all records.
-        let recorded = synced(recorded, |stage| stage.record_folder.iter().cloned().collect());
+        let recorded = synced(recorded, |stage| stage.record_folder.iter().cloned().collect(), sync_telling);
         recorded.into_iter().map(|stage| stage.map(|stage| stage.record)).collect()
     }
 
@@ -102,29 +107,36 @@ impl Drafted {
     }
 }
 
-/// Syncs what the stages name, all together. If that fails, each alone, to find the one to blame.
-fn synced<T>(stages: Vec<OnTheWay<T>>, paths: impl Fn(&T) -> Vec<PathBuf>) -> Vec<OnTheWay<T>> {
+/// Syncs what the stages name, all together and once: see [`sync_telling`]. What fails, fails each stage that named it.
+fn synced<T>(
+    stages: Vec<OnTheWay<T>>,
+    paths: impl Fn(&T) -> Vec<PathBuf>,
+    sync: impl Fn(&[&Path]) -> Vec<(usize, io::Error)>,
+) -> Vec<OnTheWay<T>> {
     let all: Vec<PathBuf> = {
         let mut all: Vec<PathBuf> = stages.iter().flatten().flat_map(&paths).collect();
         all.sort_unstable();
         all.dedup();
         all
     };
-    if sync(&all.iter().map(PathBuf::as_path).collect::<Vec<_>>()).is_ok() {
+    let failed: BTreeMap<&Path, io::Error> = sync(&all.iter().map(PathBuf::as_path).collect::<Vec<_>>())
+        .into_iter()
+        .map(|(place, error)| (all[place].as_path(), error))
+        .collect();
+    if failed.is_empty() {
         return stages;
     }
-    let alone = |stage: T| {
-        let paths = paths(&stage);
-        sync(&paths.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
-        Ok(stage)
+    let judge = |stage: T| match paths(&stage).iter().find_map(|path| failed.get_key_value(path.as_path())) {
+        Some((path, error)) => Err(copy_of(error)).trying("write", path),
+        None => Ok(stage),
     };
-    stages.into_iter().map(|stage| stage.and_then(alone)).collect()
+    stages.into_iter().map(|stage| stage.and_then(judge)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-    use std::fs;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use serde_json::json;
 
@@ -182,5 +194,48 @@ mod tests {
         let error = kept[1].as_ref().unwrap_err().to_string();
         assert!(error.contains("out1/file.txt"), "{error}");
         assert_eq!(fs::read_dir(home.root().join("actions")).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_could_not_be_synced_is_not_asked_for_again() {
+        let asked = std::cell::Cell::new(0);
+        // As the kernel does: a write that failed is told of once, and then forgotten.
+        let sync = |paths: &[&Path]| {
+            asked.set(asked.get() + 1);
+            let lost = paths.iter().position(|path| path.ends_with("lost")).filter(|_| asked.get() == 1);
+            lost.map(|place| (place, io::Error::from_raw_os_error(5))).into_iter().collect()
+        };
+        let stages = vec![Ok(vec!["a", "shared"]), Ok(vec!["lost", "shared"]), Ok(vec!["b"])];
+        let paths = |stage: &Vec<&str>| stage.iter().map(PathBuf::from).collect();
+        let synced = synced(stages, paths, sync);
+        assert_eq!(asked.get(), 1);
+        assert!(synced[0].is_ok() && synced[2].is_ok());
+        assert_eq!(synced[1].as_ref().unwrap_err().to_string(), "cannot write `lost`");
+    }
+
+    #[test]
+    fn a_file_that_its_stage_locked_into_a_read_only_folder_is_kept() {
+        let temp = tempfile::tempdir().unwrap();
+        let home = Home::open(temp.path().join("home")).unwrap();
+        home.create().unwrap();
+        let stage = unkept(&home, 1, "text");
+        fs::set_permissions(home.tmp().join("out1"), fs::Permissions::from_mode(0o555)).unwrap();
+        let kept = crate::cache::removal::as_anybody(|| keep(&home, vec![stage]));
+        Store::new(&home).verify(&kept[0].as_ref().unwrap().outputs["out"]).unwrap();
+    }
+
+    #[test]
+    fn the_folder_of_the_first_object_in_it_is_synced_by_its_name_too() {
+        let temp = tempfile::tempdir().unwrap();
+        let home = Home::open(temp.path().join("home")).unwrap();
+        home.create().unwrap();
+        let store = Store::new(&home);
+        let folders = |seed: u64| {
+            let (_, prepared) = unkept(&home, seed, "text").outputs.remove(0);
+            store.place(prepared).unwrap().folders
+        };
+        let objects = home.root().join("objects");
+        assert!(folders(1).contains(&objects));
+        assert!(!folders(1).contains(&objects), "it is there now");
     }
 }

@@ -48,6 +48,7 @@ mod lock;
 mod orphans;
 mod quarantine;
 mod record;
+mod removal;
 mod stamp;
 mod state;
 mod store;

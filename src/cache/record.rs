@@ -89,7 +89,7 @@ impl Records {
     #[cfg(test)]
     pub(crate) fn put(&self, record: &ActionRecord) -> Result<(), CacheError> {
         let draft = self.draft(record)?;
-        super::atomic::publish(draft.file, &draft.path)
+        super::atomic::publish(draft.file, &draft.path).map(drop)
     }
 
     /// The record that a stage of a pipeline last had, if it is still there. Only for saying what changed.

@@ -78,9 +78,9 @@ impl Runs {
     }
 
     /// The log of a stage's attempt, counted from 1, relative to the home: `logs/RUN/STAGE.log`, then
-    /// `logs/RUN/STAGE.2.log`.
+    /// `logs/RUN/STAGE~2.log`: no name of a stage has a `~`, and one may end in `.2`.
     pub fn log(id: &RunId, stage: &str, attempt: usize) -> PathBuf {
-        let name = if attempt <= 1 { format!("{stage}.log") } else { format!("{stage}.{attempt}.log") };
+        let name = if attempt <= 1 { format!("{stage}.log") } else { format!("{stage}~{attempt}.log") };
         Self::logs(id).join(name)
     }
 

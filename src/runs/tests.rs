@@ -10,6 +10,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     cache::{Environment, Key},
+    config::StageName,
     graph::tests::pipeline,
 };
 
@@ -313,4 +314,13 @@ stages:
     with: {}
 "
     );
+}
+
+#[test]
+fn no_attempt_of_a_stage_has_the_log_of_another_stage() {
+    let id = RunId::generate();
+    // A matrix over 1 and 1.2 makes both of these.
+    let (one, other) = (StageName::new("a@1").unwrap(), StageName::new("a@1.2").unwrap());
+    assert_ne!(Runs::log(&id, one.as_str(), 2), Runs::log(&id, other.as_str(), 1));
+    assert!(StageName::new("a@1~2").is_none() && StageName::new("a~2").is_none());
 }

@@ -2,8 +2,9 @@
 //!
 //! The scheduler asks the kernel to be given what the descendants of its workers leave orphaned (it is their
 //! "subreaper"), wherever they moved to: another process group, another session. So a child of this process that is no
-//! worker is such an orphan. Once its worker has ended, nobody waits for whatever it was to do any more. It is killed,
-//! because it may keep a worker's output open, or write beside the next worker.
+//! worker is such an orphan, unless it was one before the first worker was: `tensorboard & exec pipe run` leaves `pipe` a
+//! child that is none of its business. Once its worker has ended, nobody waits for whatever an orphan was to do any more.
+//! It is killed, because it may keep a worker's output open, or write beside the next worker.
 
 use std::{
     ffi::OsString,
@@ -11,7 +12,7 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::Path,
     process::{Child, ExitStatus},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use rustix::process::{Pid, Signal, WaitOptions, getpgid, getpid, kill_process, set_child_subreaper, waitpid};
@@ -20,6 +21,10 @@ use super::environment::TEMPORARY;
 
 /// The workers that were started and not yet waited for. One list a process, as the kernel has one list of children.
 static WORKERS: Mutex<Vec<Worker>> = Mutex::new(Vec::new());
+
+/// The children that this process had before it started any worker: those of the program that it was before. As they are
+/// not waited for, no other process gets their numbers.
+static INHERITED: OnceLock<Vec<Pid>> = OnceLock::new();
 
 struct Worker {
     /// Its own number, and that of its process group.
@@ -31,6 +36,7 @@ struct Worker {
 /// From now on, orphaned descendants become children of this process. Without it, only a worker's process group is
 /// ended with the worker.
 pub(super) fn adopt() {
+    INHERITED.get_or_init(children);
     if let Err(error) = set_child_subreaper(Some(getpid())) {
         tracing::debug!(%error, "what workers leave behind cannot be adopted");
     }
@@ -64,7 +70,9 @@ pub(super) fn end_all() -> usize {
     loop {
         let strays = {
             let workers = workers();
-            let strays: Vec<Pid> = children().into_iter().filter(|child| !is_of_any(*child, &workers)).collect();
+            let inherited = INHERITED.get().map_or(&[][..], Vec::as_slice);
+            let is_stray = |child: &Pid| !inherited.contains(child) && !is_of_any(*child, &workers);
+            let strays: Vec<Pid> = children().into_iter().filter(is_stray).collect();
             for &stray in &strays {
                 let _ = kill_process(stray, Signal::KILL);
             }

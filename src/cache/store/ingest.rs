@@ -16,10 +16,11 @@ use tempfile::{NamedTempFile, TempPath};
 use super::Store;
 use crate::cache::{
     CacheError, Entry, Manifest, OutputError,
-    atomic::{publish, rename, sync},
+    atomic::{Folder, publish, rename, sync},
     crash,
     error::Trying,
     hash::hash_file,
+    removal::make_writable,
     stamp::{Stamp, Stamps},
     tree::{Found, Links, WalkError, walk},
 };
@@ -96,14 +97,20 @@ impl Store {
         for file in files {
             let object = self.home.object(&file.digest);
             crash::point("object.before-rename");
-            rename(&file.path, &object)?;
+            let mut moved = rename(&file.path, &object);
+            if is_denied(&moved)
+                && let Some(folder) = file.path.parent()
+            {
+                // The stage made its folder read-only, and the file cannot leave it.
+                make_writable(folder).trying("change", folder)?;
+                moved = rename(&file.path, &object);
+            }
+            folders.extend(to_sync(&object, moved?));
             crash::point("object.after-rename");
-            folders.extend(object.parent().map(Path::to_owned));
         }
         crash::point("store.objects-placed");
         let object = self.home.object(&digest);
-        folders.extend(object.parent().map(Path::to_owned));
-        publish(list, &object)?;
+        folders.extend(to_sync(&object, publish(list, &object)?));
         crash::point("store.manifest-written");
         Ok(Placed { digest, manifest, folders })
     }
@@ -182,6 +189,20 @@ pub(in crate::cache) struct Placed {
     manifest: Manifest,
     /// The folders whose names must still be synced.
     pub(in crate::cache) folders: BTreeSet<PathBuf>,
+}
+
+/// The folders whose names must be synced for an object to be found after a power cut: its own, and the one in which
+/// that was just made.
+fn to_sync(object: &Path, folder: Folder) -> impl Iterator<Item = PathBuf> {
+    let folders = match folder {
+        Folder::Was => 1,
+        Folder::Made => 2,
+    };
+    object.ancestors().skip(1).take(folders).map(Path::to_owned)
+}
+
+fn is_denied<T>(result: &Result<T, CacheError>) -> bool {
+    matches!(result, Err(CacheError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn output_error(error: WalkError) -> CacheError {

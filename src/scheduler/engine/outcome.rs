@@ -194,6 +194,8 @@ impl<'run> Engine<'run> {
     fn failed_of(&mut self, index: usize, failure: StageFailure, seconds: f64) {
         let spec = self.stages[index].spec;
         self.failed.push((index, failure.class));
+        // What its last attempt said has been told, and this is the end of it.
+        self.stages.get_mut(index).to_retry = None;
         self.books.failed(&spec.name, &failure, seconds);
         let kind = spec.declaration.kind.to_owned();
         self.report.event(&Event::StageFailed { stage: self.name(index), kind, failure, seconds });

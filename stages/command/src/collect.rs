@@ -1,9 +1,9 @@
 //! What a command left, after it ran: its outputs, and what it should not have left.
 
 use std::{
-    fs::{self, FileType},
+    fs::{self, FileType, Permissions},
     io,
-    os::unix::fs::FileTypeExt,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -58,6 +58,11 @@ pub(crate) fn take(outputs: Vec<Made<'_>>, context: &Context) -> Result<(), Fail
         if !path.is_folder() {
             to.push(base_name(path.path()));
         }
+        if path.is_folder() {
+            // A folder that may not be changed cannot be moved to another one either.
+            let mode = fs::metadata(&from).map_err(failed("read", &from))?.permissions().mode();
+            fs::set_permissions(&from, Permissions::from_mode(mode | 0o700)).map_err(failed("change", &from))?;
+        }
         fs::rename(&from, &to).map_err(failed("move", from))?;
     }
     Ok(())
@@ -66,6 +71,12 @@ pub(crate) fn take(outputs: Vec<Made<'_>>, context: &Context) -> Result<(), Fail
 /// Whether an output is there. If it is, it is as declared.
 fn look(path: &Place, work: &Path) -> Result<bool, Failure> {
     let place = work.join(path.path());
+    if let Some(link) = link_above(path, work) {
+        // What lies behind it may be anybody's, and would be moved away.
+        let output = link.to_owned();
+        return Err(Failure::from(Error::Form { output, found: "a link", expected: "a folder" })
+            .hint("let the command write a copy there"));
+    }
     let found = match fs::symlink_metadata(&place) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(false);
@@ -89,6 +100,12 @@ fn look(path: &Place, work: &Path) -> Result<bool, Failure> {
             Err(Failure::from(Error::Form { output, found: what(found), expected }).hint(hint))
         }
     }
+}
+
+/// The first folder on the way to an output that is a link.
+fn link_above<'a>(path: &'a Place, work: &Path) -> Option<&'a str> {
+    let path = path.path();
+    path.match_indices('/').map(|(end, _)| &path[..end]).find(|folder| work.join(folder).is_symlink())
 }
 
 fn what(file: FileType) -> &'static str {

@@ -21,6 +21,8 @@ pub(crate) fn report(context: &Context) {
     let path = environment::metrics_file(context);
     let text = match fs::metadata(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+        // To read a pipe could take forever, and a device has no end.
+        Ok(file) if !file.is_file() => return context.warn("$PIPE_METRICS is left out: it is no file"),
         Ok(file) if file.len() > MAX_BYTES => {
             return context
                 .warn(format!("$PIPE_METRICS is left out: it has {} bytes, at most {MAX_BYTES}", file.len()));

@@ -49,6 +49,21 @@ fn each_attempt_is_in_the_journal_with_its_log() {
 }
 
 #[test]
+fn a_stage_whose_next_attempt_cannot_begin_has_failed_once() {
+    let project = flaky(9, 1);
+    let mut running = project.start(&[]).unwrap();
+    running.wait_for("stage_retrying").unwrap();
+    let scratch = project.home().join("scratch");
+    fs::rename(&scratch, project.home().join("moved")).unwrap();
+    fs::write(&scratch, "no folder").unwrap();
+    let ran = running.finish().unwrap();
+    assert_eq!(ran.code(), 3, "{ran:?}");
+    assert_eq!(ran.stages("stage_failed"), ["flaky"]);
+    let runs = pipe::runs::Runs::new(&pipe::cache::Home::open(project.home()).unwrap());
+    assert_eq!(runs.summaries().next().unwrap().counts.failed, 1);
+}
+
+#[test]
 fn after_the_last_retry_a_stage_has_failed() {
     let project = flaky(9, 1);
     let ran = project.run(&[]).unwrap();

@@ -85,6 +85,7 @@ fn an_output_that_is_not_what_was_declared_is_an_error_that_says_how_to_declare_
             "the output `figures/` holds no files | an artifact keeps files, not empty folders",
         ),
         (json!("link"), &[], "the output `link` is a link, not a file | let the command write a copy there"),
+        (json!("link/tmp/"), &[], "the output `link` is a link, not a folder | let the command write a copy there"),
         (json!("a/b"), &["a"], "the command did not write its output `a/b` | it left `a`"),
     ] {
         assert_eq!(refused(outputs, files), expected);

@@ -27,6 +27,11 @@ impl Write for Lines {
 
 /// The events that a report becomes; nothing is written if it is `None`.
 fn events(text: Option<&str>) -> Vec<Value> {
+    events_after(|path| text.map_or(Ok(()), |text| fs::write(path, text)))
+}
+
+/// The events that become of what `write` leaves where a report should be.
+fn events_after(write: impl FnOnce(PathBuf) -> io::Result<()>) -> Vec<Value> {
     let temp = tempfile::tempdir().unwrap();
     let job = Job {
         protocol: PROTOCOL,
@@ -42,9 +47,7 @@ fn events(text: Option<&str>) -> Vec<Value> {
     };
     let lines = Lines::default();
     let context = Context::new(job, Box::new(lines.clone()), Arc::default());
-    if let Some(text) = text {
-        fs::write(environment::metrics_file(&context), text).unwrap();
-    }
+    write(environment::metrics_file(&context)).unwrap();
     report(&context);
     let bytes = lines.0.lock().unwrap().clone();
     bytes
@@ -88,4 +91,11 @@ fn what_cannot_be_read_is_a_warning_and_the_rest_counts() {
     let (found, others) = warnings("{\"step\": 3, \"a\": \"x\", \"b\": 2}");
     assert_eq!(found, ["$PIPE_METRICS: the values of step 3 that are no numbers are left out"]);
     assert_eq!(others, 1);
+}
+
+#[test]
+fn what_is_no_file_is_not_read() {
+    let events = events_after(|path| std::os::unix::fs::symlink("/dev/null", path));
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(events[0]["message"], "$PIPE_METRICS is left out: it is no file");
 }

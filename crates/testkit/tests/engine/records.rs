@@ -39,7 +39,8 @@ fn the_record_tells_what_became_of_every_stage() {
     assert_eq!((first.status, first.stages.len()), (RunStatus::Done, 1));
     assert_eq!(first.id.as_str(), ran.events[0]["run"]);
 
-    let ran = project.run(&["--set", "stages.third.with.behaviour=fail"]).unwrap();
+    // One after the other: what has not begun when a stage fails does not begin.
+    let ran = project.run(&["--jobs", "1", "--set", "stages.third.with.behaviour=fail"]).unwrap();
     let record = latest(&project);
     assert_eq!(record.id.as_str(), ran.events[0]["run"]);
     assert_eq!(record.status, RunStatus::Failed);

@@ -50,8 +50,8 @@ fn each_attempt_is_in_the_journal_with_its_log() {
 
 #[test]
 fn a_stage_whose_next_attempt_cannot_begin_has_failed_once() {
-    let project = flaky(9, 1);
-    let mut running = project.start(&[]).unwrap();
+    let project = flaky(9, 5);
+    let mut running = project.start(&["flaky"]).unwrap();
     running.wait_for("stage_retrying").unwrap();
     let scratch = project.home().join("scratch");
     fs::rename(&scratch, project.home().join("moved")).unwrap();

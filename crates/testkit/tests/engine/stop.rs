@@ -101,12 +101,14 @@ fn a_second_ctrl_c_kills_a_worker_that_does_not_listen() {
 }
 
 #[test]
-fn termination_stops_like_ctrl_c() {
-    let (project, gate) = counting();
-    let running = project.start(&[]).unwrap();
-    let worker = gate.wait_for_worker().unwrap();
-    running.signal(Signal::TERM).unwrap();
-    worker.wait_for_death().unwrap();
-    let stopped = running.finish().unwrap();
-    assert_eq!((stopped.code(), stopped.stages("stage_failed")), (1, vec!["count".to_owned()]));
+fn termination_and_the_end_of_the_terminal_stop_like_ctrl_c() {
+    for signal in [Signal::TERM, Signal::HUP] {
+        let (project, gate) = counting();
+        let running = project.start(&[]).unwrap();
+        let worker = gate.wait_for_worker().unwrap();
+        running.signal(signal).unwrap();
+        worker.wait_for_death().unwrap();
+        let stopped = running.finish().unwrap();
+        assert_eq!((stopped.code(), stopped.stages("stage_failed")), (1, vec!["count".to_owned()]), "{signal:?}");
+    }
 }

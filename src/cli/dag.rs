@@ -7,6 +7,7 @@ use super::{CliError, Exit, pipeline::PipelineArguments, pipeline::print, pipeli
 use crate::{
     config::{InputRef, Pipeline, StageName, StageSpec},
     graph::Graph,
+    report,
 };
 
 /// Arguments of `pipe dag`.
@@ -59,21 +60,27 @@ fn reference(input: &InputRef) -> String {
 
 /// A line a stage: name, kind, and what it takes from where.
 fn text(pipeline: &Pipeline, graph: &Graph) -> String {
-    let name_width = pipeline.stages.keys().map(|name| name.as_str().len()).max().unwrap_or(0);
+    let name_width = pipeline.stages.keys().map(|name| report::width(name.as_str())).max().unwrap_or(0);
     let kind_width = pipeline.stages.values().map(|stage| stage.declaration.kind.len()).max().unwrap_or(0);
     let mut text = String::new();
     for stage in stages(pipeline, graph) {
         let takes: Vec<String> = inputs(stage).map(|(port, source)| format!("{port}: {}", reference(source))).collect();
         let arrow = if takes.is_empty() { "" } else { "  <- " };
-        let line =
-            format!("{:name_width$}  {:kind_width$}{arrow}{}", stage.name, stage.declaration.kind, takes.join(", "));
+        let name = report::padded(stage.name.as_str(), name_width);
+        let line = format!("{name}  {:kind_width$}{arrow}{}", stage.declaration.kind, takes.join(", "));
         text += line.trim_end();
         text.push('\n');
     }
     text
 }
 
-// Names of stages have no quotes and no backslashes: safe in both languages in quotes.
+// Names of stages have no quotes and no backslashes, which are safe in both languages in quotes. Names of inputs, which
+// may be paths, can have them.
+
+/// A text in quotes in Mermaid.
+fn in_mermaid(text: &str) -> String {
+    report::printable(text).replace('#', "#35;").replace('"', "#quot;")
+}
 
 /// A stage in Mermaid, which knows neither quotes here nor what a matrix puts into names; `end` is a word of it.
 fn id(stage: &StageName) -> String {
@@ -94,7 +101,7 @@ fn mermaid(pipeline: &Pipeline, graph: &Graph) -> String {
     }
     for stage in stages(pipeline, graph) {
         for (port, source) in inputs(stage) {
-            text += &format!("    {} -->|\"{port}\"| {}\n", id(&source.stage), id(&stage.name));
+            text += &format!("    {} -->|\"{}\"| {}\n", id(&source.stage), in_mermaid(port), id(&stage.name));
         }
     }
     text
@@ -107,7 +114,7 @@ fn dot(pipeline: &Pipeline, graph: &Graph) -> String {
     }
     for stage in stages(pipeline, graph) {
         for (port, source) in inputs(stage) {
-            text += &format!("    \"{}\" -> \"{}\" [label=\"{port}\"];\n", source.stage, stage.name);
+            text += &format!("    \"{}\" -> \"{}\" [label={}];\n", source.stage, stage.name, json!(port));
         }
     }
     text + "}\n"

@@ -46,7 +46,7 @@ pub(super) fn show(pipeline: &Pipeline, request: &Request, format: Format) -> Re
 
 /// A line a stage; further reasons stand below the first.
 fn text(plan: &plan::Plan) -> String {
-    let name_width = plan.stages.iter().map(|stage| stage.stage.as_str().len()).max().unwrap_or(0);
+    let name_width = plan.stages.iter().map(|stage| report::width(stage.stage.as_str())).max().unwrap_or(0);
     let mut text = String::new();
     let mut counts = [0usize; 3];
     for stage in &plan.stages {
@@ -59,7 +59,7 @@ fn text(plan: &plan::Plan) -> String {
         let padding = " ".repeat(4 - ["hit", "run", "run?"][column].len());
         let mut lines = reasons.iter().map(|reason| report::printable(&reason.to_string()));
         let first = lines.next().unwrap_or_default();
-        text += format!("{word}{padding}  {:name_width$}  {first}", stage.stage).trim_end();
+        text += format!("{word}{padding}  {}  {first}", report::padded(stage.stage.as_str(), name_width)).trim_end();
         text.push('\n');
         for line in lines {
             text += &format!("{:width$}{line}\n", "", width = 4 + 2 + name_width + 2);

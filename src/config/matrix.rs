@@ -10,12 +10,12 @@
 
 use std::collections::HashSet;
 
-use pipe_stage::Digest;
+use pipe_stage::{Digest, name};
 use pipe_yaml::{Key, Node, Span, Value, unknown_name_help};
 
 use super::{
     StageName,
-    params::{MATRIX, is_name},
+    params::{MATRIX, is_name, name_help},
     report::Report,
 };
 
@@ -89,8 +89,7 @@ pub(super) fn expand(stage: &Key, matrix: &Node, report: &mut Report) -> Vec<Mem
 
 fn axis<'a>(key: &'a Key, node: &'a Node, report: &mut Report) -> Option<Axis<'a>> {
     if !is_name(&key.name) {
-        let help = "use letters, digits, `_` and `-`, and start with a letter or `_`";
-        report.add_with_help(key.span, format!("`{}` is no name for an axis", key.name), help);
+        report.add_with_help(key.span, format!("`{}` is no name for an axis", key.name), name_help(&key.name));
         return None;
     }
     let items = match &node.value {
@@ -123,7 +122,7 @@ fn label(value: &Node, index: usize) -> String {
         None if value.is_null() => "null",
         None => return index.to_string(),
     };
-    let safe: String = text.chars().map(|c| if StageName::is_label(c) { c } else { '_' }).collect();
+    let safe: String = name::normal_form(text).chars().map(|c| if StageName::is_label(c) { c } else { '_' }).collect();
     let short: String = safe.chars().take(MAX_VALUE_CHARACTERS).collect();
     if short == text { short } else { format!("{short}-{}", &Digest::of(text.as_bytes()).to_string()[..6]) }
 }

@@ -2,10 +2,10 @@
 //!
 //! Plain data. Nothing here reads files, and nothing here knows about keys, caches or processes.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use indexmap::IndexMap;
-use pipe_stage::{Declaration, Digest, Form, Output, Resources, UserFile};
+use pipe_stage::{Declaration, Digest, Form, Output, Resources, UserFile, name};
 use pipe_yaml::{Node, Problem, Span};
 
 use super::{ConfigError, Source};
@@ -105,34 +105,44 @@ impl StageSpec {
         self.inputs.values().flatten()
     }
 
+    /// What the configuration says of one of its user files: the text of that field. An input has none.
+    pub fn file_text(&self, file: &UserFile) -> Option<&str> {
+        let mut parts = file.field.split('.');
+        let top = self.config.get(parts.next()?)?;
+        parts.try_fold(top, |value, part| value.get(part.parse::<usize>().ok()?))?.as_str()
+    }
+
+    /// The path of one of its user files of which each part counts, and not only the last: that of a list.
+    pub fn kept_path(&self, file: &UserFile) -> Option<&str> {
+        let listed = file.field.contains('.');
+        self.file_text(file).filter(|_| listed).map(|text| text.trim_end_matches('/'))
+    }
+
     /// Where the user's file of this [`UserFile::field`] is named.
     pub fn file_span(&self, field: &str) -> Span {
         self.file_spans.get(field).copied().unwrap_or_else(|| self.field_span(field))
     }
 }
 
-/// The name of a stage: 1 to 64 of the characters `a-z`, `A-Z`, `0-9`, `_` and `-`; for a stage of a matrix, `@` and
-/// its values behind that. Safe as the name of a file.
+/// The name of a stage, as [`name`] allows it; for a stage of a matrix, `@` and its values behind that. Safe as the name
+/// of a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(transparent)]
 pub struct StageName(String);
 
 impl StageName {
-    /// The longest name that a user gives, in characters.
-    pub const MAX_LENGTH: usize = 64;
-
-    /// The longest name of a stage of a matrix, in bytes.
-    pub const MAX_MEMBER_BYTES: usize = 200;
+    /// The longest name of a stage of a matrix, in bytes: the longest that a user gives, and a digest.
+    pub const MAX_MEMBER_BYTES: usize = name::MAX_BYTES + 16;
 
     /// A name, if `text` is one.
     pub fn new(text: &str) -> Option<Self> {
         let (stage, member) = text.split_once('@').map_or((text, None), |(stage, member)| (stage, Some(member)));
-        let fits = (1..=Self::MAX_LENGTH).contains(&stage.len())
-            && !stage.starts_with('-')
-            && stage.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
         let in_member = |c: char| Self::is_label(c) || matches!(c, '=' | ',');
-        let member_fits = member.is_none_or(|member| !member.is_empty() && member.chars().all(in_member));
-        (fits && member_fits && text.len() <= Self::MAX_MEMBER_BYTES).then(|| Self(text.to_owned()))
+        let member_fits = member.is_none_or(|member| {
+            !member.is_empty() && member.chars().all(in_member) && matches!(name::normal_form(member), Cow::Borrowed(_))
+        });
+        let fits = name::check(stage).is_ok() && member_fits && text.len() <= Self::MAX_MEMBER_BYTES;
+        fits.then(|| Self(text.to_owned()))
     }
 
     /// The name of the stage that a matrix makes of `stage` for these values by axis.
@@ -148,7 +158,7 @@ impl StageName {
 
     /// Whether a value of a matrix may have this character in a name.
     pub(super) fn is_label(c: char) -> bool {
-        c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '+')
+        name::is_character(c) || matches!(c, '.' | '+')
     }
 
     /// The stage whose matrix made this one.

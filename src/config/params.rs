@@ -6,6 +6,7 @@
 
 use std::{collections::HashMap, path::Path};
 
+use pipe_stage::name::{self, NameError};
 use pipe_yaml::{Key, MAX_BYTES, MAX_DEPTH, MAX_NODES, Node, Span, Value, unknown_name_help};
 
 use super::{Source, report::Report};
@@ -47,8 +48,7 @@ impl<'a> Params<'a> {
                 let help = "give it another name";
                 report.add_with_help(key.span, "`matrix` stands for the values of a stage's matrix", help);
             } else if !is_name(&key.name) {
-                let help = "use letters, digits, `_` and `-`, and start with a letter or `_`";
-                report.add_with_help(key.span, format!("`{}` is no name for a param", key.name), help);
+                report.add_with_help(key.span, format!("`{}` is no name for a param", key.name), name_help(&key.name));
             }
         }
         Self {
@@ -253,8 +253,16 @@ impl<'a> Params<'a> {
 
 /// Letters, digits, `_` and `-`, not first a digit or `-`. No dots: they lead into a value.
 pub(super) fn is_name(text: &str) -> bool {
-    text.starts_with(|first: char| first.is_alphabetic() || first == '_')
-        && text.chars().all(|letter| letter.is_alphanumeric() || letter == '_' || letter == '-')
+    // Nothing is named after it, so it may be longer than other names.
+    !text.starts_with(char::is_numeric) && matches!(name::check(text), Ok(()) | Err(NameError::Length))
+}
+
+/// What would be a name instead of a text that is none.
+pub(super) fn name_help(text: &str) -> String {
+    match name::check(text) {
+        Err(form @ NameError::Form(_)) => form.to_string(),
+        _ => "use letters, digits, `_` and `-`, and start with a letter or `_`".to_owned(),
+    }
 }
 
 /// Whether text is a name as shells have them: upper-case letters, digits and `_`.

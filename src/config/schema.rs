@@ -6,12 +6,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use pipe_stage::{Declaration, EXECUTION_ONLY};
+use pipe_stage::{Declaration, EXECUTION_ONLY, name};
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::{
-    StageName, extends,
+    extends,
     params::MATRIX,
     stage::{DURATION_PATTERN, MAX_RETRIES, ResourceFields},
 };
@@ -38,7 +38,7 @@ pub fn schema(registry: &[Declaration]) -> Value {
         definitions.insert(declaration.kind.to_owned(), stage(declaration));
     }
     let kinds: Vec<_> = registry.iter().map(|declaration| declaration.kind).collect();
-    let name_pattern = format!("^[A-Za-z0-9_][A-Za-z0-9_-]{{0,{}}}(@.+)?$", StageName::MAX_LENGTH - 1);
+    let name_pattern = format!("^{}(@.+)?$", name::PATTERN);
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A pipeline of `pipe`",

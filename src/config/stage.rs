@@ -10,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pipe_stage::{Declaration, Output, ParsedConfig, Resources};
+use pipe_stage::{
+    Declaration, Output, ParsedConfig, Resources,
+    name::{self, NameError},
+};
 use pipe_yaml::{Key, Node, Span, unknown_name_help};
 
 pub(crate) use self::limits::{MAX_CPUS, Refused, parse_bytes};
@@ -103,8 +106,9 @@ impl<'a> Draft<'a> {
         let key = self.key;
         let name = StageName::new(&key.name);
         if name.is_none() {
-            let help = format!("use letters, digits, `_` and `-`, at most {}, not first a `-`", StageName::MAX_LENGTH);
-            report.add_with_help(key.span, format!("`{}` is no name for a stage", key.name), help);
+            let given = key.name.split_once('@').map_or(key.name.as_str(), |(stage, _)| stage);
+            let wrong = name::check(given).err().unwrap_or(NameError::Characters);
+            report.add_with_help(key.span, format!("`{}` is no name for a stage", key.name), wrong.to_string());
         }
         let resources = self.resources.map_or_else(Resources::default, |node| limits::read_resources(node, report));
         let retries = self.retries.map_or(0, |node| limits::read_retries(node, report));

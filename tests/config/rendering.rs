@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{parse, parse_with};
 
 const TEXT: &str = "stages:
-  数据: { kind: dowload, with: { source: file://data } }
+  数，据: { kind: dowload, with: { source: file://data } }
   kept:
     kind: filter
     inputs: { samples: corpus }

@@ -15,6 +15,7 @@ mod failure;
 mod job;
 mod kind;
 pub mod manifest;
+pub mod name;
 mod worker;
 
 pub use context::Context;

@@ -205,7 +205,7 @@ impl Reproduce {
             let mut lines = command.lines().map(report::printable);
             say!("  {stage}: {}", lines.next().unwrap_or_default());
             for line in lines {
-                say!("  {:width$}  {line}", "", width = stage.as_str().len());
+                say!("  {:width$}  {line}", "", width = report::width(stage.as_str()));
             }
         }
         if self.allow_commands {

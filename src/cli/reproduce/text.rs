@@ -18,7 +18,7 @@ const VALUE_WIDTH: usize = 28;
 /// The whole report. `accepted`: the user said up to which tolerance figures may differ.
 pub(super) fn of(report: &Report, accepted: bool) -> String {
     let mut text = String::new();
-    let width = report.stages.iter().map(|stage| stage.stage.len()).max().unwrap_or(0);
+    let width = report.stages.iter().map(|stage| report::width(&stage.stage)).max().unwrap_or(0);
     for stage in &report.stages {
         let word = match stage.verdict {
             StageVerdict::Same => "same".green().to_string(),
@@ -41,7 +41,7 @@ pub(super) fn of(report: &Report, accepted: bool) -> String {
                 }
             })
             .collect();
-        text += format!("{word}{padding}  {:width$}  {}", stage.stage, digests.join(", ")).trim_end();
+        text += format!("{word}{padding}  {}  {}", report::padded(&stage.stage, width), digests.join(", ")).trim_end();
         text.push('\n');
     }
     text.push('\n');

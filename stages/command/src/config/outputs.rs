@@ -3,6 +3,7 @@
 use std::fmt;
 
 use indexmap::IndexMap;
+use pipe_stage::name;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -13,9 +14,6 @@ use super::{Place, base_name};
 
 /// The name of an only output.
 const ONLY: &str = "out";
-
-/// The longest name of an output, in characters.
-const MAX_NAME_LENGTH: usize = 64;
 
 /// Names and paths, in the order of the pipeline. None is an error, which [`super::Config`] reports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -32,13 +30,6 @@ impl Outputs {
     }
 }
 
-/// Letters, digits, `_` and `-`, not first a `-`: it stands behind the dot of `STAGE.NAME`, and names a folder.
-fn is_name(text: &str) -> bool {
-    (1..=MAX_NAME_LENGTH).contains(&text.len())
-        && !text.starts_with('-')
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
-}
-
 /// Names for the paths of a list.
 fn named<E: de::Error>(paths: Vec<Place>) -> Result<Outputs, E> {
     let count = paths.len();
@@ -50,7 +41,7 @@ fn named<E: de::Error>(paths: Vec<Place>) -> Result<Outputs, E> {
         }
         let file = base_name(path.path());
         let name = if count == 1 { ONLY } else { file.split('.').next().unwrap_or(file) };
-        if !is_name(name) {
+        if name::check(name).is_err() {
             return Err(E::custom(format!("`{file}` gives no name for an output: write a mapping of names to paths")));
         }
         if let Some(other) = outputs.get(name) {
@@ -100,10 +91,8 @@ impl<'de> Visitor<'de> for Paths {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Outputs, A::Error> {
         let mut outputs = IndexMap::new();
         while let Some((name, path)) = entries.next_entry::<String, Place>()? {
-            if !is_name(&name) {
-                return Err(A::Error::custom(format!(
-                    "`{name}` is no name for an output: use letters, digits, `_` and `-`, at most {MAX_NAME_LENGTH}"
-                )));
+            if let Err(wrong) = name::check(&name) {
+                return Err(A::Error::custom(format!("`{name}` is no name for an output: {wrong}")));
             }
             outputs.insert(name, path);
         }
@@ -129,7 +118,7 @@ impl JsonSchema for Outputs {
                 {
                     "type": "object",
                     "minProperties": 1,
-                    "propertyNames": { "pattern": "^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$" },
+                    "propertyNames": { "pattern": format!("^{}$", name::PATTERN) },
                     "additionalProperties": path,
                 },
             ],

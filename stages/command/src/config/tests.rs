@@ -108,9 +108,9 @@ fn every_wrong_field_is_named_with_what_would_be_right() {
         ("{ run: a }", &[], "1: missing field `outputs`"),
         ("{ run: a, outputs: [] }", &[], "20: a command must make at least one output"),
         (
-            "{ run: a, outputs: [中.txt, b] }",
+            "{ run: a, outputs: ['a b.txt', b] }",
             &[],
-            "20: `中.txt` gives no name for an output: write a mapping of names to paths",
+            "20: `a b.txt` gives no name for an output: write a mapping of names to paths",
         ),
         (
             "{ run: a, outputs: [a.txt, a.json] }",
@@ -120,7 +120,7 @@ fn every_wrong_field_is_named_with_what_would_be_right() {
         (
             "{ run: a, outputs: { a.b: c } }",
             &[],
-            "20: `a.b` is no name for an output: use letters, digits, `_` and `-`, at most 64",
+            "20: `a.b` is no name for an output: use letters and digits of any script, `_` and `-`, at most 64, not first a `-`",
         ),
         (
             "{ run: a, outputs: [a, ../b] }",

@@ -64,6 +64,8 @@ pub(super) struct Ended {
     /// In between, by a clock that nobody sets.
     seconds: f64,
     heard: Heard,
+    /// What the stage was given to run on.
+    device: String,
     status: ExitStatus,
     stopped: bool,
     overdue: Option<Duration>,
@@ -135,7 +137,8 @@ impl Active {
         let status = worker.reap(piece, |said| each(&mut heard, said));
         crash::point("scheduler.worker-ended");
         let (ended, seconds) = (jiff::Timestamp::now(), clock.elapsed().as_secs_f64());
-        (Ended { attempt, identity, log, started, ended, seconds, heard, status, stopped, overdue }, grant)
+        let device = grant.device().to_owned();
+        (Ended { attempt, identity, log, started, ended, seconds, heard, device, status, stopped, overdue }, grant)
     }
 }
 
@@ -174,7 +177,9 @@ impl Ended {
     /// What it made, ready to be kept, or the reason why there is nothing to keep. May take long.
     pub(super) fn conclude(self, spec: &StageSpec, store: &Store) -> Result<Unkept, Ending> {
         self.judge()?;
-        let device = self.heard.figures.get("device").and_then(|device| device.as_str()).map(str::to_owned);
+        // A kind may know better.
+        let said = self.heard.figures.get("device").and_then(|device| device.as_str()).map(str::to_owned);
+        let device = Some(said.unwrap_or(self.device));
         let record = ActionRecord {
             key: *self.attempt.lock().key(),
             stage: spec.name.to_string(),

@@ -35,7 +35,7 @@ use super::{
     process::{PIECE_BYTES, Said},
     queue::Queue,
     signals::SignalWatch,
-    slots::{Demand, Grant},
+    slots::{Demand, Elsewhere, Grant},
     stages::Stages,
 };
 use crate::{
@@ -46,6 +46,9 @@ use crate::{
 
 /// How often a lock that another process holds is asked for again.
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often a GPU that another process has is asked for again.
+const GPU_INTERVAL: Duration = Duration::from_millis(200);
 
 /// While so many stages are being concluded, no other one begins: the disk does not keep up.
 const MOST_CONCLUDING: usize = 64;
@@ -77,6 +80,8 @@ pub(super) struct Engine<'run> {
     queue: Queue,
     /// They go back into the queue at that time.
     later: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// When GPUs of other processes are asked for again, if a stage waits for one.
+    gpus_again: Option<Instant>,
     /// The machine and the turns of the stages. Nobody asks before a stage has to run.
     ledger: Option<Ledger>,
     preparing: BTreeMap<usize, Grant>,
@@ -113,6 +118,7 @@ impl<'run> Engine<'run> {
             stages,
             queue: Queue::default(),
             later: BinaryHeap::new(),
+            gpus_again: None,
             ledger: None,
             preparing: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -165,7 +171,7 @@ impl<'run> Engine<'run> {
             self.begin_what_fits(crew)?;
             self.keep_what_is_ready(crew)?;
             let at_work = !self.preparing.is_empty() || !self.running.is_empty() || !self.concluding.is_empty();
-            let waits = self.may_begin() && !self.later.is_empty();
+            let waits = self.may_begin() && (!self.later.is_empty() || self.gpus_again.is_some());
             if !at_work && !waits {
                 return Ok(());
             }
@@ -218,7 +224,8 @@ impl<'run> Engine<'run> {
 
     fn enqueue(&mut self, index: usize) {
         let spec = self.stages[index].spec;
-        let ledger = self.ledger.get_or_insert_with(|| Ledger::new(self.options, &self.stages, &self.lookup));
+        let user = || format!("process {}, which runs `{}`", std::process::id(), self.shared.pipeline.name);
+        let ledger = self.ledger.get_or_insert_with(|| Ledger::new(self.options, &self.stages, &self.lookup, user()));
         if let Some(excess) = ledger.slots.capacity().excess(&spec.name, &spec.resources) {
             let ending = Ending::environment(&excess, Some(excess.help.clone()));
             return self.failed(index, ending, None, 0.0);
@@ -236,10 +243,21 @@ impl<'run> Engine<'run> {
             && let Some((index, demand)) = self.queue.next(&ledger.slots)
         {
             let (shared, stage) = (self.shared, self.stages.get_mut(index));
+            if stage.decision.is_none() {
+                continue;
+            }
+            let grant = match ledger.slots.take(demand, &stage.spec.resources) {
+                Ok(grant) => grant,
+                Err(elsewhere) => {
+                    self.queue.insert(demand, ledger.turns[index], index);
+                    self.wait_for_gpu(index, elsewhere);
+                    continue;
+                }
+            };
             let Some(decision) = stage.decision.take() else { continue };
             stage.key = Some(decision.key);
             let order = Order { spec: stage.spec, decision, forced: stage.forced };
-            self.preparing.insert(index, ledger.slots.take(demand, &stage.spec.resources));
+            self.preparing.insert(index, grant);
             crew.give(move || Message::Prepared(index, order.prepare(shared)))?;
         }
         Ok(())
@@ -259,7 +277,16 @@ impl<'run> Engine<'run> {
             }
             Preparation::Failed(ending) => self.failed(index, ending, None, 0.0),
         }
-        self.give_back(&grant);
+        self.give_back(grant);
+    }
+
+    /// Other processes of this machine have too many of its GPUs.
+    fn wait_for_gpu(&mut self, index: usize, elsewhere: Elsewhere) {
+        self.gpus_again.get_or_insert_with(|| Instant::now() + GPU_INTERVAL);
+        if !std::mem::replace(&mut self.stages.get_mut(index).waits_for_gpu_aloud, true) {
+            let Elsewhere { gpu, user } = elsewhere;
+            self.report.event(&Event::StageWaitingForGpu { stage: self.name(index), gpu, user });
+        }
     }
 
     /// Another process, or another stage of this run, has the key of the stage, which holds no slot while it waits.
@@ -281,7 +308,7 @@ impl<'run> Engine<'run> {
     fn launch(&mut self, index: usize, ready: Ready, grant: Grant) {
         let spec = self.stages[index].spec;
         if let Err(error) = self.books.began(&spec.name, ready.attempt.lock().key(), &ready.reasons) {
-            self.give_back(&grant);
+            self.give_back(grant);
             return self.failed(index, Ending::environment(&error, None), None, 0.0);
         }
         let log = self.books.log(&spec.name);
@@ -302,7 +329,7 @@ impl<'run> Engine<'run> {
         match Active::launch(ready, spec, self.shared.home, grant, log.clone()) {
             Ok(active) => drop(self.running.insert(index, active)),
             Err((grant, ending)) => {
-                self.give_back(&grant);
+                self.give_back(grant);
                 self.failed(index, ending, Some(&log), 0.0);
             }
         }
@@ -323,11 +350,11 @@ impl<'run> Engine<'run> {
         }
         let Some(active) = self.running.remove(&index) else { return Ok(()) };
         let (ended, grant) = active.reap(piece, &mut said);
-        self.give_back(&grant);
+        self.give_back(grant);
         self.ended(index, ended, crew)
     }
 
-    fn give_back(&mut self, grant: &Grant) {
+    fn give_back(&mut self, grant: Grant) {
         if let Some(ledger) = &mut self.ledger {
             ledger.slots.give_back(grant);
         }

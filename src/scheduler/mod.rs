@@ -17,6 +17,7 @@ mod engine;
 mod environment;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod gpus;
 mod keeper;
 mod lines;
 mod mailbox;

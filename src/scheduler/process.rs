@@ -68,6 +68,7 @@ pub(super) struct Launch<'a> {
     /// It keeps the attempt's lock as long as it lives, also if the scheduler dies first: the next run waits until it
     /// is gone.
     pub(super) attempt: &'a Attempt,
+    /// The locks of its GPUs it keeps likewise.
     pub(super) grant: &'a Grant,
 }
 
@@ -104,9 +105,10 @@ impl Worker {
         command.envs(grant.variables());
 
         // Workers are only spawned on this thread, so no other child inherits the descriptor in between.
-        fcntl_setfd(attempt.lock(), FdFlags::empty()).map_err(io::Error::from)?;
+        let inherited = || grant.locks().iter().map(AsFd::as_fd).chain([attempt.lock().as_fd()]);
+        inherited().try_for_each(|lock| fcntl_setfd(lock, FdFlags::empty())).map_err(io::Error::from)?;
         let spawned = strays::born(&attempt.temporary(), || command.spawn());
-        fcntl_setfd(attempt.lock(), FdFlags::CLOEXEC).map_err(io::Error::from)?;
+        inherited().try_for_each(|lock| fcntl_setfd(lock, FdFlags::CLOEXEC)).map_err(io::Error::from)?;
         let mut child = spawned.map_err(|source| SpawnError::Program { program: program.to_owned(), source })?;
 
         let group = Pid::from_child(&child);

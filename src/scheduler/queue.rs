@@ -48,6 +48,7 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use pipe_stage::Resources;
 
     use super::{super::capacity::Capacity, *};
@@ -58,14 +59,14 @@ mod tests {
 
     fn slots(cpus: usize, gpus: usize) -> Slots {
         let gpus = (0..gpus).map(|index| index.to_string()).collect();
-        Slots::new(Capacity { cpus, memory_bytes: 0, gpus }, 100)
+        Slots::new(Capacity { cpus, memory_bytes: 0, gpus }, 100, None)
     }
 
     /// Begins all that can begin.
     fn begin(queue: &mut Queue, slots: &mut Slots) -> Vec<usize> {
         std::iter::from_fn(|| {
             let (index, demand) = queue.next(slots)?;
-            slots.take(demand, &Resources::default());
+            slots.take(demand, &Resources::default()).unwrap();
             Some(index)
         })
         .collect()
@@ -85,11 +86,11 @@ mod tests {
     fn a_large_stage_is_not_overtaken_for_ever() {
         let mut queue = Queue::default();
         let mut slots = slots(4, 0);
-        let small = slots.take(demand(1, 0), &Resources::default());
+        let small = slots.take(demand(1, 0), &Resources::default()).unwrap();
         queue.insert(demand(4, 0), 0, 0);
         queue.insert(demand(1, 0), 1, 1);
         assert_eq!(begin(&mut queue, &mut slots), [0usize; 0], "three CPUs are kept for the large one");
-        slots.give_back(&small);
+        slots.give_back(small);
         assert_eq!(begin(&mut queue, &mut slots), [0]);
     }
 
@@ -97,7 +98,7 @@ mod tests {
     fn a_stage_that_waits_for_a_gpu_holds_up_only_those_that_want_one_too() {
         let mut queue = Queue::default();
         let mut slots = slots(4, 1);
-        slots.take(demand(1, 1), &Resources::default());
+        let _given = slots.take(demand(1, 1), &Resources::default()).unwrap();
         for (turn, (cpus, gpus)) in [(4, 1), (1, 1), (1, 0), (1, 0)].into_iter().enumerate() {
             queue.insert(demand(cpus, gpus), turn, turn);
         }
@@ -111,7 +112,7 @@ mod tests {
             jobs in 1..5usize,
         ) {
             let gpus = vec!["0".to_owned(), "1".to_owned()];
-            let mut slots = Slots::new(Capacity { cpus: 4, memory_bytes: 3, gpus }, jobs);
+            let mut slots = Slots::new(Capacity { cpus: 4, memory_bytes: 3, gpus }, jobs, None);
             let mut queue = Queue::default();
             for (index, &(cpus, memory_bytes, gpus)) in demands.iter().enumerate() {
                 queue.insert(Demand { gpus, memory_bytes, cpus }, index, index);
@@ -119,14 +120,14 @@ mod tests {
             let (mut running, mut done) = (Vec::new(), 0);
             while done < demands.len() {
                 while let Some((index, demand)) = queue.next(&slots) {
-                    running.push((index, slots.take(demand, &Resources::default())));
+                    running.push((index, slots.take(demand, &Resources::default()).unwrap()));
                 }
                 let sum = |what: fn(&(usize, u64, usize)) -> u64| running.iter().map(|(index, _)| what(&demands[*index])).sum::<u64>();
                 proptest::prop_assert!(!running.is_empty(), "nobody runs and somebody waits");
                 proptest::prop_assert!(running.len() <= jobs);
                 proptest::prop_assert!(sum(|demand| demand.0 as u64) <= 4 && sum(|demand| demand.1) <= 3 && sum(|demand| demand.2 as u64) <= 2);
                 let (_, grant) = running.swap_remove(done % running.len());
-                slots.give_back(&grant);
+                slots.give_back(grant);
                 done += 1;
             }
         }

@@ -1,8 +1,13 @@
 //! What of the machine is free while stages run, and what each of them holds.
 
+use std::collections::BTreeSet;
+
 use pipe_stage::Resources;
 
-use super::capacity::{Capacity, VISIBLE_GPUS};
+use super::{
+    capacity::{Capacity, VISIBLE_GPUS},
+    gpus::{Asked, GpuLock, GpuLocks},
+};
 
 /// Variables by which programs are told how many threads to start.
 const THREADS: &[&str] =
@@ -34,12 +39,25 @@ pub(super) struct Free {
 }
 
 /// What a stage holds while its worker runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Grant {
     demand: Demand,
     /// Names of CUDA devices.
     gpus: Vec<String>,
+    /// Against other processes.
+    locks: Vec<GpuLock>,
+    /// `cpu`, or the models of the GPUs.
+    device: String,
     threads: Option<usize>,
+}
+
+/// GPUs that were thought to be free are another process's.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Elsewhere {
+    /// One of them.
+    pub(super) gpu: String,
+    /// Who has it, if that is known.
+    pub(super) user: Option<String>,
 }
 
 /// The ledger of a run.
@@ -50,7 +68,18 @@ pub(super) struct Slots {
     cpus: usize,
     jobs: usize,
     /// By their place in the capacity's list.
-    gpu_is_free: Vec<bool>,
+    gpus: Vec<Gpu>,
+    /// `None`: there are no other processes.
+    locks: Option<GpuLocks>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gpu {
+    Free,
+    /// A stage of this run has it.
+    Given,
+    /// Another process had it when it was last asked for.
+    Elsewhere,
 }
 
 impl Demand {
@@ -88,10 +117,11 @@ impl Free {
 }
 
 impl Slots {
-    /// All of `capacity` is free, for at most `jobs` stages at a time.
-    pub(super) fn new(capacity: Capacity, jobs: usize) -> Self {
-        let gpu_is_free = vec![true; capacity.gpus.len()];
-        Self { memory_bytes: capacity.memory_bytes, cpus: capacity.cpus, jobs, gpu_is_free, capacity }
+    /// All of `capacity` is free, for at most `jobs` stages at a time; of GPUs, what `locks` says that no other process
+    /// has.
+    pub(super) fn new(capacity: Capacity, jobs: usize, locks: Option<GpuLocks>) -> Self {
+        let gpus = vec![Gpu::Free; capacity.gpus.len()];
+        Self { memory_bytes: capacity.memory_bytes, cpus: capacity.cpus, jobs, gpus, capacity, locks }
     }
 
     pub(super) fn capacity(&self) -> &Capacity {
@@ -99,37 +129,86 @@ impl Slots {
     }
 
     pub(super) fn free(&self) -> Free {
-        let gpus = self.gpu_is_free.iter().filter(|free| **free).count();
+        let gpus = self.gpus.iter().filter(|gpu| **gpu == Gpu::Free).count();
         Free { gpus, memory_bytes: self.memory_bytes, cpus: self.cpus, jobs: self.jobs }
     }
 
     /// Gives a stage what it needs, which must be free. The GPUs are the first free ones.
-    pub(super) fn take(&mut self, demand: Demand, resources: &Resources) -> Grant {
+    ///
+    /// # Errors
+    /// If other processes have so many of the GPUs that too few are left. Nothing is taken then, and theirs are free no
+    /// more, until [`Slots::look_again`].
+    pub(super) fn take(&mut self, demand: Demand, resources: &Resources) -> Result<Grant, Elsewhere> {
+        let (mut taken, mut locks, mut elsewhere) = (Vec::with_capacity(demand.gpus), Vec::new(), None);
+        for (place, name) in self.capacity.gpus.iter().enumerate() {
+            if taken.len() == demand.gpus {
+                break;
+            }
+            if self.gpus[place] != Gpu::Free {
+                continue;
+            }
+            match self.locks.as_ref().map(|locks| locks.ask(name)) {
+                None => {}
+                Some(Ok(Asked::Ours(lock))) => locks.push(lock),
+                Some(Ok(Asked::Theirs(user))) => {
+                    self.gpus[place] = Gpu::Elsewhere;
+                    elsewhere.get_or_insert(Elsewhere { gpu: name.clone(), user });
+                    continue;
+                }
+                // Better a GPU that is shared than none.
+                Some(Err(error)) => tracing::warn!(gpu = name, %error, "no lock for a GPU"),
+            }
+            taken.push(place);
+        }
+        if let (Some(elsewhere), true) = (elsewhere, taken.len() < demand.gpus) {
+            return Err(elsewhere);
+        }
+        taken.iter().for_each(|place| self.gpus[*place] = Gpu::Given);
         self.jobs -= 1;
         self.cpus -= demand.cpus;
         self.memory_bytes -= demand.memory_bytes;
-        let mut gpus = Vec::with_capacity(demand.gpus);
-        for (free, name) in self.gpu_is_free.iter_mut().zip(&self.capacity.gpus) {
-            if *free && gpus.len() < demand.gpus {
-                *free = false;
-                gpus.push(name.clone());
-            }
+        let gpus: Vec<String> = taken.into_iter().map(|place| self.capacity.gpus[place].clone()).collect();
+        Ok(Grant { demand, device: self.device(&gpus), gpus, locks, threads: resources.cpus })
+    }
+
+    /// `cpu` for none; the different models of these, or `cuda` where the driver does not tell.
+    fn device(&self, gpus: &[String]) -> String {
+        if gpus.is_empty() {
+            return "cpu".to_owned();
         }
-        Grant { demand, gpus, threads: resources.cpus }
+        let model = |name: &String| self.locks.as_ref().and_then(|locks| locks.model(name));
+        let models: BTreeSet<String> =
+            gpus.iter().map(|name| model(name).unwrap_or_else(|| "cuda".to_owned())).collect();
+        models.into_iter().collect::<Vec<_>>().join(", ")
+    }
+
+    /// GPUs that another process had may be free by now.
+    pub(super) fn look_again(&mut self) {
+        self.gpus.iter_mut().filter(|gpu| **gpu == Gpu::Elsewhere).for_each(|gpu| *gpu = Gpu::Free);
     }
 
     /// Takes back what a stage held.
-    pub(super) fn give_back(&mut self, grant: &Grant) {
+    pub(super) fn give_back(&mut self, grant: Grant) {
         self.jobs += 1;
         self.cpus += grant.demand.cpus;
         self.memory_bytes += grant.demand.memory_bytes;
-        for (free, name) in self.gpu_is_free.iter_mut().zip(&self.capacity.gpus) {
-            *free |= grant.gpus.contains(name);
+        for (gpu, _) in self.gpus.iter_mut().zip(&self.capacity.gpus).filter(|(_, name)| grant.gpus.contains(name)) {
+            *gpu = Gpu::Free;
         }
     }
 }
 
 impl Grant {
+    /// `cpu`, or the models of its GPUs.
+    pub(super) fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// What other processes see of it, for the worker to inherit.
+    pub(super) fn locks(&self) -> &[GpuLock] {
+        &self.locks
+    }
+
     /// What the worker's environment says of it. A stage that asked for no GPU sees none. A stage that did not say how
     /// many threads it wants decides for itself.
     pub(super) fn variables(&self) -> impl Iterator<Item = (&'static str, String)> {
@@ -140,17 +219,18 @@ impl Grant {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use std::collections::BTreeMap;
 
     use super::*;
 
     fn slots() -> Slots {
         let gpus = ["GPU-a", "GPU-b", "3"].map(str::to_owned).to_vec();
-        Slots::new(Capacity { cpus: 8, memory_bytes: 100, gpus }, 3)
+        Slots::new(Capacity { cpus: 8, memory_bytes: 100, gpus }, 4, None)
     }
 
     fn take(slots: &mut Slots, resources: Resources) -> Grant {
-        slots.take(Demand::of(&resources, 1), &resources)
+        slots.take(Demand::of(&resources, 1), &resources).unwrap()
     }
 
     fn environment(grant: &Grant) -> BTreeMap<&'static str, String> {
@@ -164,10 +244,11 @@ mod tests {
         let (first, second) = (take(&mut slots, asks(2)), take(&mut slots, asks(1)));
         assert_eq!(environment(&first)[VISIBLE_GPUS], "GPU-a,GPU-b");
         assert_eq!(environment(&second)[VISIBLE_GPUS], "3");
+        assert_eq!((first.device(), take(&mut slots, asks(0)).device()), ("cuda", "cpu"));
         assert_eq!(slots.free().shortage(&Demand::of(&asks(1), 1)), Some(Scarce::Gpus));
-        slots.give_back(&first);
+        slots.give_back(first);
         assert_eq!(environment(&take(&mut slots, asks(1)))[VISIBLE_GPUS], "GPU-a");
-        slots.give_back(&second);
+        slots.give_back(second);
         assert_eq!(environment(&take(&mut slots, asks(0))), BTreeMap::from([(VISIBLE_GPUS, String::new())]));
     }
 
@@ -187,9 +268,9 @@ mod tests {
         let resources = Resources { cpus: Some(3), memory_bytes: Some(60), gpus: 1, time_seconds: None };
         let grants = [take(&mut slots, resources), take(&mut slots, Resources::default())];
         let free = slots.free();
-        assert_eq!((free.cpus, free.memory_bytes, free.gpus, free.jobs), (4, 40, 2, 1));
+        assert_eq!((free.cpus, free.memory_bytes, free.gpus, free.jobs), (4, 40, 2, 2));
         assert_eq!(free.shortage(&Demand::of(&resources, 1)), Some(Scarce::Memory));
-        grants.iter().for_each(|grant| slots.give_back(grant));
+        grants.into_iter().for_each(|grant| slots.give_back(grant));
         assert_eq!(format!("{:?}", slots.free()), before);
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Stage<'run> {
     pub(super) to_retry: Option<(StageFailure, f64)>,
     /// Whether it was said that it waits for another process.
     pub(super) waits_aloud: bool,
+    /// The same for a GPU.
+    pub(super) waits_for_gpu_aloud: bool,
     /// Its artifacts, once they are there.
     pub(super) outputs: Option<BTreeMap<String, Digest>>,
     /// Whether a stage before it failed, so that its turn never comes.
@@ -60,6 +62,7 @@ impl<'run> Stages<'run> {
             attempts: 0,
             to_retry: None,
             waits_aloud: false,
+            waits_for_gpu_aloud: false,
             outputs: None,
             skipped: false,
             takers: graph.takers(&spec.name).iter().filter_map(|name| index.get(*name).copied()).collect(),

@@ -148,6 +148,8 @@ impl Project {
         command
             .current_dir(self.folder.path())
             .env("PIPE_HOME", self.home())
+            // Tests beside this one hand out GPUs of the same names.
+            .env("PIPE_GPU_LOCKS", self.folder.path().join("gpus"))
             // Logs are looked at, and are to be as short everywhere.
             .env_remove("RUST_BACKTRACE")
             // Beside `fake-pipe` there may be a real one.
@@ -157,6 +159,11 @@ impl Project {
 }
 
 impl Running {
+    /// The number of the scheduler's process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal to the scheduler alone.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use super::Stages;
 use crate::{
     plan::{CacheLookup, Lookup},
-    scheduler::{Options, capacity::Capacity, priority, slots::Slots},
+    scheduler::{Options, capacity::Capacity, gpus::GpuLocks, priority, slots::Slots},
 };
 
 /// What there is for stages to share, and who is to get it first.
@@ -15,7 +15,8 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn new(options: &Options, stages: &Stages<'_>, lookup: &CacheLookup) -> Self {
+    /// `user`: who other processes are told has a GPU.
+    pub(super) fn new(options: &Options, stages: &Stages<'_>, lookup: &CacheLookup, user: String) -> Self {
         let capacity = Capacity::here(&options.resources);
         // What is up to date takes no time, and nothing comes after it.
         let known: Vec<Option<f64>> = stages
@@ -31,6 +32,6 @@ impl Ledger {
             Some(jobs) => (jobs.get(), 0),
             None => (usize::MAX, 1),
         };
-        Self { slots: Slots::new(capacity, jobs), unsaid_cpus, turns }
+        Self { slots: Slots::new(capacity, jobs, Some(GpuLocks::here(user))), unsaid_cpus, turns }
     }
 }

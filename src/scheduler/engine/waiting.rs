@@ -63,6 +63,7 @@ impl Engine<'_> {
     /// When the loop has something to do at the latest, though nothing happens.
     fn next_time(&self) -> Option<Instant> {
         let later = self.later.peek().map(|Reverse((time, _))| *time).filter(|_| self.may_begin());
+        let gpus = self.gpus_again.filter(|_| self.may_begin());
         let stop = self.stop.as_ref().filter(|stop| !stop.killed).map(|stop| stop.deadline);
         let deadlines = self.running.values().filter_map(Active::deadline);
         let silent = self.running.values().any(|active| active.worker.ends_silently());
@@ -70,7 +71,7 @@ impl Engine<'_> {
         let look = silent.then_some(now + SILENT_INTERVAL);
         let redraw = self.report.sink.redraws_every().filter(|_| !self.running.is_empty());
         let redraw = redraw.map(|interval| now + interval);
-        deadlines.chain(later).chain(stop).chain(look).chain(redraw).min()
+        deadlines.chain(later).chain(gpus).chain(stop).chain(look).chain(redraw).min()
     }
 
     /// Does what is due.
@@ -85,6 +86,11 @@ impl Engine<'_> {
                 let stage = self.stages[index].spec.name.to_string();
                 self.report.event(&Event::StageLog { stage, level: Level::Warn, message });
             }
+        }
+        if self.gpus_again.take_if(|time| *time <= now).is_some()
+            && let Some(ledger) = &mut self.ledger
+        {
+            ledger.slots.look_again();
         }
         while let Some(Reverse((_, index))) = self.later.peek().copied().filter(|Reverse((time, _))| *time <= now) {
             self.later.pop();

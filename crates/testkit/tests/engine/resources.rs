@@ -126,6 +126,55 @@ fn stages_that_want_the_same_gpu_take_turns() {
 }
 
 #[test]
+fn two_runs_of_a_machine_hand_out_no_gpu_twice() {
+    let machine = tempfile::tempdir().unwrap();
+    let locks = machine.path().join("gpus");
+    let machine = [("PIPE_GPU_LOCKS", locks.to_str().unwrap())];
+    let projects = ["a", "b"].map(|name| {
+        let project = project("name: gpus\nstages: {}\n");
+        let gate = project.gate(name).unwrap();
+        let idle = project.gate("idle").unwrap();
+        let stages = on_gpus(name, &gate, 1) + &on_gpus("idle", &idle, 0);
+        project.write("pipeline.yaml", &format!("name: {name}\nstages:\n{stages}")).unwrap();
+        (project, gate, idle)
+    });
+    let start = |(project, _, _): &(Project, Gate, Gate)| {
+        project.start_in(&machine, &["--resources", "gpus=2,cpus=4", "--keep-going"]).unwrap()
+    };
+    let see = |(project, _, _): &(Project, Gate, Gate), ran: &pipe_testkit::Ran, stage: &str| {
+        project.text(ran, stage, "out").unwrap()
+    };
+    // There are two: they get one each.
+    let running = [start(&projects[0]), start(&projects[1])];
+    let workers: Vec<_> =
+        projects.iter().flat_map(|(_, gate, idle)| [gate.wait_for_worker(), idle.wait_for_worker()]).collect();
+    workers.into_iter().for_each(|worker| worker.unwrap().open().unwrap());
+    let ran = running.map(|running| running.finish().unwrap());
+    let mut seen = [see(&projects[0], &ran[0], "a"), see(&projects[1], &ran[1], "b")];
+    seen.sort();
+    assert_eq!(seen, ["CUDA_VISIBLE_DEVICES=0", "CUDA_VISIBLE_DEVICES=1"]);
+
+    // There is one: the second waits and says for whom, and what needs none goes on.
+    let one = ["--resources", "gpus=1,cpus=4", "--force-all"];
+    let mut first = projects[0].0.start_in(&machine, &one).unwrap();
+    let holder = projects[0].1.wait_for_worker().unwrap();
+    let mut second = projects[1].0.start_in(&machine, &one).unwrap();
+    let waiting = second.wait_for("stage_waiting_for_gpu").unwrap();
+    assert_eq!((&waiting["stage"], &waiting["gpu"]), (&"b".into(), &"0".into()));
+    let user = format!("process {}, which runs `a`", first.id());
+    assert_eq!(waiting["user"], user);
+    projects[1].2.wait_for_worker().unwrap().open().unwrap();
+    second.wait_for("stage_finished").unwrap();
+    assert!(!projects[1].1.has_worker().unwrap());
+    // A killed run gives its GPU back, without a word and without a trace.
+    first.signal(rustix::process::Signal::KILL).unwrap();
+    drop(holder);
+    projects[1].1.wait_for_worker().unwrap().open().unwrap();
+    assert_eq!(second.finish().unwrap().code(), 0);
+    first.finish_without_output().unwrap();
+}
+
+#[test]
 fn threads_follow_the_cpus_of_a_stage() {
     let with = "{ variables: [OMP_NUM_THREADS, RAYON_NUM_THREADS, CUDA_VISIBLE_DEVICES] }";
     let stage = format!("{{ kind: surroundings, with: {with}, resources: {{ cpus: 3 }} }}");

@@ -25,6 +25,26 @@ fn a_worker_that_outlives_its_run_is_ended_before_its_successor_begins() {
 }
 
 #[test]
+fn a_worker_that_outlives_its_run_keeps_its_gpu() {
+    let (project, gate) = wild("outlive");
+    let locks = project.folder().join("gpus-of-the-machine");
+    let machine = [("PIPE_GPU_LOCKS", locks.to_str().unwrap())];
+    let on_gpu = ["--set", "stages.wild.resources={ gpus: 1 }", "--resources", "gpus=1"];
+    let running = project.start_in(&machine, &on_gpu).unwrap();
+    let left = gate.wait_for_worker().unwrap();
+    running.signal(Signal::KILL).unwrap();
+    assert_eq!(running.finish_without_output().unwrap().code(), 1009);
+
+    let text = "name: other\nstages:\n  a: { kind: write, with: { text: a }, resources: { gpus: 1 } }\n";
+    let other = crate::project(text);
+    let mut waiting = other.start_in(&machine, &["--resources", "gpus=1"]).unwrap();
+    assert_eq!(waiting.wait_for("stage_waiting_for_gpu").unwrap()["gpu"], "0");
+    assert_eq!(project.run(&["--set", "stages.wild.with.trick=none"]).unwrap().code(), 0);
+    left.wait_for_death().unwrap();
+    assert_eq!(waiting.finish().unwrap().code(), 0);
+}
+
+#[test]
 fn a_grandchild_with_the_lock_is_ended_before_the_successor_begins() {
     let (project, gate) = wild("stay_with_daemon");
     let mut left = killed_then_run(&project, || gate.wait_for_worker().unwrap());

@@ -188,6 +188,39 @@ fn gc_lets_old_runs_go_with_what_only_they_need() {
 }
 
 #[test]
+fn gc_says_for_whom_it_keeps_and_that_nothing_needs_what_goes() {
+    let project = ran();
+    let old = project.run(&["runs", "show", "--format", "json"]);
+    let old = json(&old)["id"].as_str().unwrap().to_owned();
+    run_with(&project, "new");
+    let new = json(&project.run(&["runs", "show", "--format", "json"]))["id"].as_str().unwrap().to_owned();
+    assert_eq!(project.run(&["run", "p.yaml"]).code, 0);
+    let last = json(&project.run(&["runs", "show", "--format", "json"]))["id"].as_str().unwrap().to_owned();
+
+    let arguments = ["cache", "gc", "--keep-last", "2", "--dry-run", "--explain"];
+    let dry = project.run(&arguments).stdout;
+    let kept = format!("\nstays, because it is needed\n  by run {last} (last of its pipeline)\n");
+    assert!(dry.contains(&kept) && dry.contains("  and by 1 other run\n"), "{dry}");
+    let goes = format!("\nwould go, because nothing needs it\n  of run {old}, which goes\n");
+    assert!(dry.contains(&goes), "{dry}");
+    assert!(dry.contains("action records            under keys that no run"), "{dry}");
+    assert!(dry.lines().all(|line| line.chars().count() <= 80), "{dry}");
+
+    let why = json(&project.run(&[&arguments[..], &["--format", "json"]].concat()))["why"].clone();
+    let stays = why["stays"].as_array().unwrap();
+    assert_eq!(stays.len(), 1);
+    let by: Vec<_> = stays[0]["needed_by"].as_array().unwrap().iter().map(|by| (&by["what"], &by["run"])).collect();
+    assert_eq!(by.len(), 3, "{why}");
+    assert_eq!((by[0].1, by[1].1, by[2].0), (&last.into(), &new.into(), &"pipeline".into()));
+    assert_eq!((why["goes"].as_array().unwrap().len(), &why["goes"][0]["run"]), (1, &old.into()));
+
+    let ran = project.run(&["cache", "gc", "--keep-last", "2", "--explain"]);
+    assert!(ran.code == 0 && ran.stdout.contains("\ngone, because nothing needed it\n"), "{}", ran.stdout);
+    let again = project.run(&["cache", "gc", "--explain"]).stdout;
+    assert!(!again.contains("nothing needed it"), "{again}");
+}
+
+#[test]
 fn another_project_in_the_same_cache_keeps_its_artifacts() {
     let project = ran();
     fs::create_dir(project.path("other")).unwrap();

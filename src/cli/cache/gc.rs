@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use owo_colors::{OwoColorize, Style};
 use serde_json::json;
 
-use super::home;
+use super::{home, why::Why};
 use crate::{
     cache::{Amount, CacheError, Category, Division, Home},
     cli::{
@@ -38,6 +38,9 @@ pub(in crate::cli) struct Gc {
     /// Say what would be removed, and remove nothing
     #[arg(long)]
     dry_run: bool,
+    /// Say of each artifact that stays who needs it, and of each that goes that nobody does
+    #[arg(long)]
+    explain: bool,
     /// Wait for those who use the cache, instead of giving up
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
@@ -64,6 +67,7 @@ impl Gc {
         let division = Division::find(&home, &judged.needed(&runs)?)?;
         let report = Report::of(&division, &judged);
         let artifacts = division.artifacts.clone();
+        let why = if self.explain { Some(Why::find(&home, &runs, &judged, &division)?) } else { None };
         let mut left = Vec::new();
         if let Some(alone) = alone {
             left = division.remove(&home, &alone)?;
@@ -75,7 +79,9 @@ impl Gc {
                     let run = artifact.run.as_ref().map_or_else(String::new, |run| format!(", run {run}"));
                     format!("  {:>10}  `{}`{run}\n", bytes(artifact.bytes), artifact.stage)
                 };
-                if !artifacts.is_empty() {
+                if let Some(why) = &why {
+                    text += &why.text(self.dry_run);
+                } else if !artifacts.is_empty() {
                     text += "\nthe largest artifacts of these:\n";
                     text.extend(artifacts.iter().take(ARTIFACTS_NAMED).map(name));
                 }
@@ -86,6 +92,7 @@ impl Gc {
                     "run": run.id, "pipeline": run.pipeline, "why": why,
                 })).collect::<Vec<_>>(),
                 "runs_that_go": judged.go, "goes": report.goes, "stays": report.stays, "artifacts": artifacts,
+                "why": why.as_ref().map(Why::json),
                 "left": left.iter().map(|(path, error)| json!({
                     "path": path, "why": error.to_string(),
                 })).collect::<Vec<_>>(),

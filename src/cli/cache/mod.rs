@@ -4,6 +4,7 @@ mod du;
 mod gc;
 mod rebuild;
 mod verify;
+mod why;
 
 use clap::{Args, Subcommand};
 

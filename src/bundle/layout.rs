@@ -5,9 +5,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use serde_json::Value;
-
-use crate::{cache::FileIdentity, config::StageSpec};
+use crate::cache::FileIdentity;
 
 /// The folder of the pipeline and of the user's files.
 pub(super) const PROJECT: &str = "project";
@@ -22,8 +20,11 @@ pub(super) const LOCK: &str = "pipe.lock";
 const ELSEWHERE: &str = "from-elsewhere";
 
 /// Where a file that a pipeline names `written` is put, relative to [`PROJECT`]. The last part stays what it is: it
-/// stands in keys.
-pub(super) fn place(written: &Path, identity: &FileIdentity) -> PathBuf {
+/// stands in keys; of a path of which more does, all of that: `kept`.
+pub(super) fn place(written: &Path, kept: Option<&str>, identity: &FileIdentity) -> PathBuf {
+    let elsewhere = |identity: &FileIdentity| -> PathBuf {
+        [ELSEWHERE, &identity.digest.short(), kept.unwrap_or(&identity.name)].iter().collect()
+    };
     let mut place = PathBuf::new();
     for part in written.components() {
         match part {
@@ -36,27 +37,6 @@ pub(super) fn place(written: &Path, identity: &FileIdentity) -> PathBuf {
     match first.as_deref() {
         None | Some(ELSEWHERE | PIPELINE | LOCK) => elsewhere(identity),
         Some(_) => place,
-    }
-}
-
-fn elsewhere(identity: &FileIdentity) -> PathBuf {
-    [ELSEWHERE, &identity.digest.short(), &identity.name].iter().collect()
-}
-
-/// Lets a stage name its user file number `index` at `place`.
-pub(super) fn point_to(spec: &mut StageSpec, index: usize, place: &Path) {
-    let Some(file) = spec.user_files.get_mut(index) else { return };
-    let before = std::mem::replace(&mut file.path, place.to_owned());
-    let mut parts = file.field.split('.');
-    // `source`, or `scripts.0`; for an input there is nothing in the configuration.
-    let top = parts.next().and_then(|name| spec.config.get_mut(name));
-    let value = parts.try_fold(top, |value, part| match part.parse::<usize>() {
-        Ok(index) => Some(value.and_then(|value| value.get_mut(index))),
-        Err(_) => None,
-    });
-    if let Some(Some(Value::String(text))) = value {
-        let scheme = if Path::new(text.as_str()) == before { "" } else { "file://" };
-        *text = format!("{scheme}{}", place.display());
     }
 }
 
@@ -82,7 +62,9 @@ mod tests {
             ("Pipeline.yaml", &moved),
             ("pipe.lock", &moved),
         ] {
-            assert_eq!(place(Path::new(written), &identity), Path::new(placed), "{written}");
+            assert_eq!(place(Path::new(written), None, &identity), Path::new(placed), "{written}");
         }
+        let script = place(Path::new("../base/./lib/数据"), Some("lib/数据"), &identity);
+        assert_eq!(script, Path::new("from-elsewhere").join(Digest::of(b"x").short()).join("lib/数据"));
     }
 }

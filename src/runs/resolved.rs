@@ -1,9 +1,14 @@
 //! A pipeline as it was meant: what a run keeps of the file that it was read from.
 
+use std::path::Path;
+
 use pipe_stage::Resources;
 use serde_json::{Value, json};
 
 use crate::config::{InputRef, Pipeline, StageSpec};
+
+/// What begins the name of a file where other schemes could.
+const FILE: &str = "file://";
 
 /// The pipeline with nothing left to fill in, as YAML: parameters put in, overrides applied, defaults filled in. It can
 /// be run as it stands.
@@ -21,7 +26,7 @@ fn resolved_stage(pipeline: &Pipeline, spec: &StageSpec) -> Value {
     if !inputs.is_empty() {
         stage.insert("inputs".to_owned(), Value::Object(inputs));
     }
-    stage.insert("with".to_owned(), escaped(&spec.config));
+    stage.insert("with".to_owned(), escaped(&with(pipeline, spec)));
     let Resources { cpus, memory_bytes, gpus, time_seconds } = spec.resources;
     let resources = [
         ("cpus", cpus.map(Value::from)),
@@ -40,7 +45,8 @@ fn resolved_stage(pipeline: &Pipeline, spec: &StageSpec) -> Value {
     if let Some(timeout) = spec.timeout {
         stage.insert("timeout".to_owned(), seconds(timeout.as_secs()));
     }
-    let checkout = spec.checkout.iter().map(|(output, path)| (output.clone(), path.to_string_lossy().into()));
+    let checkout =
+        spec.checkout.iter().map(|(output, path)| (output.clone(), from_here(pipeline, path).to_string_lossy().into()));
     let checkout: serde_json::Map<String, Value> = checkout.collect();
     if !checkout.is_empty() {
         stage.insert("outputs".to_owned(), escaped(&Value::Object(checkout)));
@@ -62,9 +68,43 @@ fn resolved_inputs(pipeline: &Pipeline, spec: &StageSpec) -> serde_json::Map<Str
     });
     let files = spec.user_files.iter().filter_map(|file| {
         let name = file.field.strip_prefix("inputs.")?;
-        Some((name.to_owned(), escaped(&format!("file://{}", file.path.display()).into())))
+        Some((name.to_owned(), escaped(&format!("file://{}", from_here(pipeline, &file.path).display()).into())))
     });
     taken.chain(files).collect()
+}
+
+/// The configuration, whose files are named as they are found from the pipeline's own folder. Those that stand in a file
+/// which is extended start from the folder of that one.
+fn with(pipeline: &Pipeline, spec: &StageSpec) -> Value {
+    let mut config = spec.config.clone();
+    for file in &spec.user_files {
+        let Some(text) = spec.file_text(file) else { continue };
+        let (scheme, written) = text.split_at(text.strip_prefix(FILE).map_or(0, |_| FILE.len()));
+        if Path::new(written) == file.path {
+            continue;
+        }
+        let path = from_here(pipeline, &file.path);
+        let named = match spec.kept_path(file) {
+            // The folder, and what is kept of the path.
+            Some(kept) => format!("{}/./{kept}", above(path, Path::new(kept)).display()),
+            None => format!("{scheme}{}", path.display()),
+        };
+        let pointer = format!("/{}", file.field.replace('.', "/"));
+        if let Some(value) = config.pointer_mut(&pointer) {
+            *value = named.into();
+        }
+    }
+    config
+}
+
+/// A path from the folder of the pipeline, if it was made by going on from there.
+fn from_here<'path>(pipeline: &Pipeline, path: &'path Path) -> &'path Path {
+    path.strip_prefix(&pipeline.folder).unwrap_or(path)
+}
+
+/// A path without what it ends in.
+fn above<'path>(path: &'path Path, end: &Path) -> &'path Path {
+    end.components().try_fold(path, |path, _| path.parent()).unwrap_or(path)
 }
 
 fn seconds(seconds: u64) -> Value {

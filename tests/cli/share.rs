@@ -323,3 +323,48 @@ fn another_device_is_held_to_the_figures_alone() {
     let strict = reproduce(&project, &["gpu.pipe", "--tolerance", "0.0000001"]);
     assert_eq!((strict.code, &report(&strict)["verdict"]), (1, &"differs".into()));
 }
+
+#[test]
+fn what_stands_in_a_base_is_found_beside_the_base() {
+    let project = Project::new();
+    let base = "
+stages:
+  corpus: { kind: download, with: { source: 'file://data.txt' }, outputs: results/corpus }
+  said:
+    kind: command
+    inputs: { data: corpus, extra: 'file://extra.txt' }
+    with: { run: sh lib/say.sh > out.txt, scripts: [lib/say.sh], outputs: out.txt }
+";
+    fs::create_dir_all(project.path("base/lib")).unwrap();
+    fs::create_dir_all(project.path("exp/lib")).unwrap();
+    fs::write(project.path("base/base.yaml"), base).unwrap();
+    fs::write(project.path("base/lib/say.sh"), "cat data/data.txt extra\n").unwrap();
+    fs::write(project.path("exp/p.yaml"), "name: p\nextends: ../base/base.yaml\n").unwrap();
+    // Of the same names beside the pipeline are others.
+    for (folder, word) in [("base", "right"), ("exp", "wrong")] {
+        fs::write(project.path(folder).join("data.txt"), word).unwrap();
+        fs::write(project.path(folder).join("extra.txt"), word).unwrap();
+    }
+    fs::write(project.path("exp/lib/say.sh"), "echo wrong\n").unwrap();
+    let ran = project.run(&["run", "exp/p.yaml"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(project.path("base/results/corpus/data.txt").is_file());
+
+    let resolved = project.run(&["runs", "show", "--resolved"]).stdout;
+    for part in ["../base/data.txt", "../base/extra.txt", "- ../base/./lib/say.sh", "../base/results/corpus"] {
+        assert!(resolved.contains(part), "no {part} in\n{resolved}");
+    }
+    // The pipeline as the run meant it is the same pipeline.
+    fs::write(project.path("exp/resolved.yaml"), &resolved).unwrap();
+    let again = project.run(&["run", "exp/resolved.yaml"]);
+    assert!(again.stderr.starts_with("up to date: 2 stages"), "{}", again.stderr);
+
+    let shared = share(&project, &["last", "-o", "p.pipe"]);
+    assert_eq!(shared.code, 0, "{}", shared.stderr);
+    for folder in ["base", "exp", "home"] {
+        fs::remove_dir_all(project.path(folder)).unwrap();
+    }
+    let ran = reproduce(&project, &["p.pipe", "--allow-commands"]);
+    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(verdicts(&report(&ran)), [("corpus", "same"), ("said", "same")]);
+}

@@ -113,7 +113,7 @@ impl Collection<'_> {
                 let (stage, field) = (spec.name.to_string(), file.field.clone());
                 return Err(ShareError::FileChanged { stage, field, path });
             }
-            let place = layout::place(&file.path, &identity);
+            let place = layout::place(&file.path, spec.kept_path(file), &identity);
             for entry in files.entries() {
                 let (place, at) = if identity.folder {
                     (place.join(&entry.path), path.join(&entry.path))
@@ -124,7 +124,7 @@ impl Collection<'_> {
                 let (digest, size, executable) = (entry.digest, entry.size, entry.executable);
                 self.add_file(Entry { path, digest, size, executable }, at)?;
             }
-            layout::point_to(spec, index, &place);
+            spec.user_files[index].path = place;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ mod env;
 mod outputs;
 mod place;
 mod run;
+mod script;
 
 use std::collections::BTreeSet;
 
@@ -12,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::run::Run;
-pub(crate) use self::{env::Env, outputs::Outputs, place::Place};
+pub(crate) use self::{env::Env, outputs::Outputs, place::Place, script::Script};
 use crate::places::Places;
 
 /// The shells that take `-e` and `-c SCRIPT`.
@@ -40,9 +41,10 @@ pub struct Config {
     #[serde(default)]
     pub(crate) env: Env,
     /// Files or folders of the project that the command needs, relative to the pipeline file. They stand at the same
-    /// relative paths, and a change of their content runs the stage again. Default: none.
+    /// relative paths, and a change of their content runs the stage again. Of `FOLDER/./PATH`, which may lie outside the
+    /// project, only PATH stays. Default: none.
     #[serde(default)]
-    pub(crate) scripts: Vec<Place>,
+    pub(crate) scripts: Vec<Script>,
     /// Lay out inputs as symbolic links to the read-only files of the cache instead of copies: for inputs that are too
     /// large to copy and commands that follow links (`find -type f`, `grep -r` and `cp -r` do not). Default false.
     #[serde(default)]
@@ -87,7 +89,7 @@ impl Validate for Config {
             places.add(input, "the input", None);
         }
         let scripts = self.scripts.iter().enumerate();
-        let scripts = scripts.map(|(index, script)| ("the script", script, format!("scripts.{index}")));
+        let scripts = scripts.map(|(index, script)| ("the script", script.place(), format!("scripts.{index}")));
         let outputs = self.outputs.iter().map(|(name, path)| ("the output", path, format!("outputs.{name}")));
         for (what, path, at) in scripts.chain(outputs) {
             if path.path().is_empty() {

@@ -43,7 +43,9 @@ pub(crate) fn lay_out(config: &Config, context: &Context) -> Result<Placed, Fail
     for (field, file) in &job.user_files {
         let script = field.strip_prefix("scripts.").and_then(|index| config.scripts.get(index.parse::<usize>().ok()?));
         match (script, field.strip_prefix("inputs.")) {
-            (Some(script), _) => copy_and_compare(file, &make_place(work, script.path())?, context, &mut placed)?,
+            (Some(script), _) => {
+                copy_and_compare(file, &make_place(work, script.place().path())?, context, &mut placed)?
+            }
             (None, Some(name)) => copy_and_compare(file, &make_place(work, name)?, context, &mut placed)?,
             (None, None) => {}
         }

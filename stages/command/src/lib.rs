@@ -44,9 +44,9 @@ impl Kind for Command {
     }
 
     fn user_files(config: &Config) -> Vec<UserFile> {
-        let file = |(index, path): (usize, &config::Place)| UserFile {
+        let file = |(index, script): (usize, &config::Script)| UserFile {
             field: format!("scripts.{index}"),
-            path: path.as_str().into(),
+            path: script.path().into(),
         };
         config.scripts.iter().enumerate().map(file).collect()
     }

@@ -39,6 +39,11 @@ pub(super) fn recorded_stages() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| matching(typed, Some(stages_of_last_run())))
 }
 
+/// The same stages and, where one made several outputs, those: `STAGE.OUTPUT`.
+pub(super) fn recorded_outputs() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| matching(typed, Some(outputs_of_last_run())))
+}
+
 /// A candidate, and what a shell may show beside it.
 type Candidate = (String, Option<String>);
 
@@ -80,6 +85,25 @@ fn recorded_runs() -> Vec<Candidate> {
 fn stages_of_last_run() -> Vec<Candidate> {
     let stages = home().and_then(|runs| runs.latest(|_| true)).map(|run| run.stages).unwrap_or_default();
     stages.into_iter().map(|(name, stage)| (name, Some(stage.kind))).collect()
+}
+
+fn outputs_of_last_run() -> Vec<Candidate> {
+    let mut candidates = Vec::new();
+    let runs = home();
+    if let Some(runs) = &runs
+        && let Some(mut run) = runs.latest(|_| true)
+    {
+        runs.complete(&mut run);
+        for (name, stage) in run.stages {
+            if stage.outputs.keys().ne(["out"]) {
+                let outputs = stage.outputs.keys().map(|output| (format!("{name}.{output}"), Some(stage.kind.clone())));
+                candidates.extend(outputs);
+            } else {
+                candidates.push((name, Some(stage.kind)));
+            }
+        }
+    }
+    candidates
 }
 
 /// The stages of a pipeline with their kinds. A file with mistakes has at least the names that stand in it.

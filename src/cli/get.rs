@@ -17,7 +17,7 @@ use crate::{
 #[derive(Args)]
 pub(super) struct Get {
     /// The stage, or one of its outputs (`parts.train`)
-    #[arg(value_name = "STAGE[.OUTPUT]", add = candidates::recorded_stages())]
+    #[arg(value_name = "STAGE[.OUTPUT]", add = candidates::recorded_outputs())]
     output: String,
     /// Where to put it: a folder, or a file if the output is one. It may hold an earlier copy that nobody changed
     destination: PathBuf,

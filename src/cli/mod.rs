@@ -67,6 +67,7 @@ const EXIT_CODES: &[(&str, &str)] = &[
 const VARIABLES: &[(&str, &str)] = &[
     ("PIPE_HOME", "The folder of the cache, instead of `.pipe` in or above the pipeline's folder."),
     ("PIPE_TORCH", "The program pipe-torch, if it does not lie beside pipe."),
+    ("PIPE_GPU_LOCKS", "The folder in which the runs of a machine agree on its GPUs, instead of /tmp/pipe-gpus."),
     ("HF_TOKEN, HF_HOME", "The token for gated models, and the folder that holds it otherwise."),
     ("NO_COLOR", "If set, nothing is coloured."),
 ];

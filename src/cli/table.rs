@@ -43,6 +43,11 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
+    /// How many columns of a terminal the widest line takes.
+    pub(super) fn width(&self) -> usize {
+        self.to_text(0).lines().map(|line| anstream::adapter::strip_str(line).to_string().width()).max().unwrap_or(0)
+    }
+
     /// The lines, each after `indent` blanks, without blanks at their ends.
     pub(super) fn to_text(&self, indent: usize) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);

@@ -76,6 +76,11 @@ pub fn moment(moment: jiff::Timestamp) -> String {
     in_zone(moment, jiff::tz::TimeZone::system())
 }
 
+/// The same without the year and the seconds: `01-31 17:45`.
+pub fn short_moment(moment: jiff::Timestamp) -> String {
+    moment.to_zoned(jiff::tz::TimeZone::system()).strftime("%m-%d %H:%M").to_string()
+}
+
 fn in_zone(moment: jiff::Timestamp, zone: jiff::tz::TimeZone) -> String {
     moment.to_zoned(zone).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
@@ -99,6 +104,16 @@ pub fn measurement(value: f64) -> String {
 /// "1 stage", "2 stages".
 pub fn plural(count: usize, one: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
+}
+
+/// How many columns of a terminal a text takes: a Chinese character takes two.
+pub fn width(text: &str) -> usize {
+    unicode_width::UnicodeWidthStr::width(text)
+}
+
+/// A text with blanks behind it, so that it takes `columns` of a terminal.
+pub fn padded(text: &str, columns: usize) -> String {
+    format!("{text}{:1$}", "", columns.saturating_sub(width(text)))
 }
 
 /// A line of foreign text without escape sequences and control characters, so that it cannot steer the terminal.
@@ -170,6 +185,12 @@ mod tests {
         assert_eq!(rate(2.5, "steps"), "2.50/s");
         assert_eq!(rate(0.4, "steps"), "2.50 s/step");
         assert_eq!(rate(2048.0, "bytes"), "2.00 KiB/s");
+    }
+
+    #[test]
+    fn columns_are_those_of_a_terminal() {
+        assert_eq!([width("数据"), width("data"), width("e\u{301}")], [4, 4, 1]);
+        assert_eq!([padded("数据", 6), padded("data", 6), padded("data", 2)], ["数据  ", "data  ", "data"]);
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl Human {
 
     fn stage_line(&mut self, mark: &str, style: Style, stage: &str, text: &str) {
         let mark = self.paint(mark, style);
-        let line = format!("{mark} {stage:width$}  {text}", width = self.width);
+        let line = format!("{mark} {}  {text}", format::padded(stage, self.width));
         self.print(&line);
     }
 
@@ -110,7 +110,7 @@ impl Human {
         self.stage_line(">", Style::new().cyan(), stage, &format!("{kind}: {reasons}"));
         let running = Running { kind: kind.to_owned(), meter: None, metrics: IndexMap::new(), shown: Instant::now() };
         self.running.insert(stage.to_owned(), running);
-        let label = format!("{stage:width$}", width = self.width);
+        let label = format::padded(stage, self.width);
         if let Output::Live(live) = &mut self.output {
             live.start(stage, label);
         }
@@ -260,7 +260,7 @@ impl Sink for Human {
                 self.print(&format!("waiting for {holder}, which cleans the cache up (pipe cache gc)"));
             }
             Event::RunStarted { run, pipeline, stages } => {
-                self.width = stages.iter().map(String::len).max().unwrap_or(0);
+                self.width = stages.iter().map(|stage| format::width(stage)).max().unwrap_or(0);
                 let name = self.paint(pipeline, Style::new().bold());
                 self.header = Some(format!("{name}: {}, run {run}", format::plural(stages.len(), "stage")));
             }
@@ -275,6 +275,11 @@ impl Sink for Human {
                     stage,
                     &format!("waits for {holder}, which makes the same"),
                 );
+            }
+            Event::StageWaitingForGpu { stage, gpu, user } => {
+                self.flush();
+                let user = user.as_deref().unwrap_or("another `pipe` of this machine");
+                self.stage_line("~", Style::new().yellow(), stage, &format!("waits for GPU {gpu}, held by {user}"));
             }
             Event::StageStarted { stage, kind, reasons, .. } => self.started(stage, kind, reasons),
             Event::StageProgress { stage, unit, done, total } => self.progress(stage, unit, *done, *total),

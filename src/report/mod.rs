@@ -16,7 +16,7 @@ use indexmap::IndexMap;
 use pipe_stage::{Digest, FailureClass, Level};
 use serde::Serialize;
 
-pub use format::{amount, bytes, count, duration, measurement, moment, plural, printable};
+pub use format::{amount, bytes, count, duration, measurement, moment, padded, plural, printable, short_moment, width};
 pub use human::Human;
 pub use json::JsonLines;
 pub(crate) use stage_log::{StageLogs, tail};
@@ -73,6 +73,15 @@ pub enum Event {
         stage: String,
         /// Who is at it, as far as that is known.
         holder: Option<String>,
+    },
+    /// Other processes of this machine have the GPUs that the stage needs; it waits for them.
+    StageWaitingForGpu {
+        /// The stage.
+        stage: String,
+        /// One of the GPUs, by the name that `CUDA_VISIBLE_DEVICES` takes.
+        gpu: String,
+        /// Who has it, as far as that is known.
+        user: Option<String>,
     },
     /// A worker begins.
     StageStarted {

@@ -65,6 +65,7 @@ impl Sink for StageLogs {
             | Event::StageSkipped(_)
             | Event::StageHit { .. }
             | Event::StageWaiting { .. }
+            | Event::StageWaitingForGpu { .. }
             | Event::StageProgress { .. }
             | Event::RunStopping { .. }
             | Event::RunFinished(_) => {}

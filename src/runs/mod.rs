@@ -6,6 +6,7 @@
 mod choose;
 mod diff;
 mod history;
+mod holding;
 mod id;
 mod journal;
 mod machine;
@@ -28,6 +29,7 @@ use crate::cache::{CacheError, Home, Key, Records};
 pub use choose::ChooseError;
 pub use diff::{Change, FigureChange, InRuns, Pair, RunDiff, Side, StageDiff};
 pub use history::{Story, Unsuccessful};
+pub use holding::Holder;
 pub use id::{InvalidRunId, RunId};
 pub(crate) use journal::{Header, Journal, Line, RunEnded, StageBegan, StageEnded};
 pub use machine::Machine;

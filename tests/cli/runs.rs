@@ -121,6 +121,44 @@ fn two_runs_are_compared() {
 }
 
 #[test]
+fn of_a_long_script_a_diff_shows_the_lines_that_differ() {
+    let project = Project::new();
+    let write = |middle: &str| {
+        let script = format!("seq 1 > a\n        {middle}\n        sort a > out.txt\n");
+        let text = format!(
+            "name: s\nstages:\n  a:\n    kind: command\n    with:\n      run: |\n        {script}      outputs: out.txt\n      undeclared: ignore\n"
+        );
+        std::fs::write(project.path("p.yaml"), text).unwrap();
+        assert_eq!(project.run(&["run", "p.yaml"]).code, 0);
+    };
+    write("echo one >> a");
+    write("echo two >> a");
+    let diff = project.run(&["runs", "diff"]).stdout;
+    assert!(diff.contains("\n  run\n    - echo one >> a\n    + echo two >> a\n"), "{diff}");
+    assert!(!diff.contains("seq 1") && diff.lines().all(|line| line.chars().count() <= 80), "{diff}");
+}
+
+#[test]
+fn outputs_are_found_and_completed_by_their_names() {
+    let project = Project::new();
+    let text = "name: m\nstages:\n  parts:\n    kind: command\n    with: { run: 'echo 1 > a; echo 2 > b', outputs: { one: a, two: b } }\n  \
+                m:\n    kind: command\n    matrix: { x: [0.5, 1] }\n    with: { run: 'echo ${matrix.x} > a', outputs: a }\n";
+    std::fs::write(project.path("p.yaml"), text).unwrap();
+    assert_eq!(project.run(&["run", "p.yaml"]).code, 0);
+    assert_eq!(offered(&project, &["pipe", "get", ""])[..4], ["parts.one", "parts.two", "m@x=0.5", "m@x=1"]);
+    assert_eq!(offered(&project, &["pipe", "get", "parts.t"]), ["parts.two"]);
+    assert_eq!(offered(&project, &["pipe", "run", "p.yaml", "m@x=0"]), ["m@x=0.5"]);
+    // The name of a member has a dot, and no output behind it.
+    let got = project.run(&["get", "m@x=0.5", "half"]);
+    assert_eq!(got.code, 0, "{}", got.stderr);
+    assert_eq!(std::fs::read_to_string(project.path("half")).unwrap(), "0.5\n");
+    let wrong = project.run(&["get", "parts.three", "x"]);
+    assert!(wrong.code == 2 && wrong.stderr.contains("name one: parts.one, parts.two"), "{}", wrong.stderr);
+    let wrong = project.run(&["get", "m@x=0.7", "x"]);
+    assert!(wrong.code == 2 && wrong.stderr.contains("help:"), "{}", wrong.stderr);
+}
+
+#[test]
 fn the_log_of_a_stage_can_be_had_of_any_run() {
     let project = copying();
     assert_eq!(project.run(&["run", "p.yaml"]).code, 0);

@@ -5,19 +5,17 @@ use owo_colors::{OwoColorize, Style};
 use serde_json::Value;
 
 use super::{
-    CliError, Exit, Format, Scope, candidates, figure, outcome,
+    CliError, Exit, Format, Scope, candidates,
+    change::{Mark, Shown, shown},
+    figure, outcome,
     pipeline::{print, print_json},
     seconds, status,
     table::{Cell, Table},
 };
 use crate::{
-    plan::Brief,
     report,
     runs::{Change, FigureChange, InRuns, Outcome, Pair, RunDiff, RunRecord, RunStatus, Side, StageDiff},
 };
-
-/// Digests are cut to so many digits, as everywhere.
-const SHORT: usize = 12;
 
 /// Arguments of `pipe runs diff`.
 #[derive(Args)]
@@ -58,8 +56,8 @@ fn text(diff: &RunDiff, a: &Side, b: &Side) -> String {
         header.row(heading(name, run));
     }
     let mut text = header.to_text(0);
-    let mut about = Table::default();
-    diff.run.iter().for_each(|change| about.row(row(&change.field, &change.from, &change.to)));
+    let mut about = Rows::default();
+    diff.run.iter().for_each(|change| about.change("", change));
     if !diff.run.is_empty() {
         text.push('\n');
         text += &about.to_text(0);
@@ -117,13 +115,55 @@ fn heading(name: &str, run: &RunRecord) -> [Cell; 6] {
     ]
 }
 
-fn stage_table(stage: &StageDiff, statuses: [RunStatus; 2]) -> Table {
-    let mut table = Table::default();
+/// Rows of a table, some of them with lines of their own below.
+#[derive(Default)]
+struct Rows {
+    table: Table,
+    below: Vec<Vec<(Mark, String)>>,
+}
+
+impl Rows {
+    fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
+        self.table.row(cells);
+        self.below.push(Vec::new());
+    }
+
+    fn change(&mut self, lead: &str, Change { field, from, to }: &Change) {
+        let field = format!("{lead}{field}");
+        match shown(from, to) {
+            Shown::Pair(from, to) => self.row(pair(&field, from, to)),
+            Shown::Lines(lines) => {
+                self.table.row([Cell::from(field).style(Style::new().dimmed())]);
+                self.below.push(lines);
+            }
+        }
+    }
+
+    fn to_text(&self, indent: usize) -> String {
+        let mut text = String::new();
+        for (row, below) in self.table.to_text(indent).lines().zip(&self.below) {
+            text += row;
+            text.push('\n');
+            for (mark, line) in below {
+                let line = match mark {
+                    Mark::Gone => format!("- {line}").red().to_string(),
+                    Mark::New => format!("+ {line}").green().to_string(),
+                    Mark::More => format!("  {line}").dimmed().to_string(),
+                };
+                text += &format!("{:1$}{line}\n", "", indent + 2);
+            }
+        }
+        text
+    }
+}
+
+fn stage_table(stage: &StageDiff, statuses: [RunStatus; 2]) -> Rows {
+    let mut table = Rows::default();
     if stage.in_runs != InRuns::Both {
         return table;
     }
-    let changes = |table: &mut Table, lead: &str, changes: &[Change]| {
-        changes.iter().for_each(|change| table.row(row(&format!("{lead}{}", change.field), &change.from, &change.to)));
+    let changes = |table: &mut Rows, lead: &str, changes: &[Change]| {
+        changes.iter().for_each(|change| table.change(lead, change));
     };
     changes(&mut table, "", &stage.config);
     changes(&mut table, "file of ", &stage.files);
@@ -151,10 +191,6 @@ fn stage_table(stage: &StageDiff, statuses: [RunStatus; 2]) -> Table {
     table
 }
 
-fn row(field: &str, from: &Option<Value>, to: &Option<Value>) -> [Cell; 4] {
-    pair(field, value(from), value(to))
-}
-
 fn pair(field: &str, from: String, to: String) -> [Cell; 4] {
     [Cell::from(field).style(Style::new().dimmed()), from.into(), "->".into(), to.into()]
 }
@@ -170,22 +206,4 @@ fn figure_row(FigureChange { name, from, to, difference }: &FigureChange) -> [Ce
     });
     let [field, from, arrow, to] = pair(name, told(from), told(to));
     [field, from, arrow, to, by.into()]
-}
-
-/// A value in short. Digests are recognised by their form.
-fn value(value: &Option<Value>) -> String {
-    match value {
-        None => "-".to_owned(),
-        Some(Value::String(text)) => shortened(text),
-        Some(value) => Brief(value).to_string(),
-    }
-}
-
-fn shortened(text: &str) -> String {
-    let is_digest = |word: &str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let words = text.split_inclusive(|c: char| !c.is_ascii_alphanumeric()).map(|word| {
-        let bare = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
-        if is_digest(bare) { format!("{}{}", &bare[..SHORT], &word[bare.len()..]) } else { word.to_owned() }
-    });
-    report::printable(&words.collect::<String>())
 }

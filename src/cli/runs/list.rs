@@ -14,7 +14,7 @@ use super::{
 use crate::{
     cache::Home,
     report,
-    runs::{Counts, RunSummary},
+    runs::{Counts, Measure, RunId, RunSummary},
 };
 
 /// Arguments of `pipe runs list`.
@@ -49,6 +49,44 @@ fn text(runs: &[RunSummary], total: usize, home: &Home) -> String {
     if total == 0 {
         return format!("no runs are recorded in {}\n", home.root().display());
     }
+    // In a terminal, what is least missed is left out until the lines fit.
+    let room = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+    let fits = |table: &Table| room.is_none_or(|room| table.width() <= room);
+    let mut table = table(runs, Brevity::ALL[0]);
+    for brevity in Brevity::ALL {
+        table = self::table(runs, brevity);
+        if fits(&table) {
+            break;
+        }
+    }
+    let mut text = table.to_text(0);
+    if runs.len() < total {
+        text += &format!("\n{} of {total}: --limit shows more\n", runs.len());
+    }
+    text
+}
+
+/// How much the list leaves out. Each one leaves out more than the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Brevity {
+    Nothing,
+    /// The year and the seconds of the beginning.
+    Seconds,
+    /// Of ids all but the last part, which names a run as well.
+    Ids,
+    /// The stage of the result.
+    Stage,
+    /// What became of the stages that did not run.
+    Outcomes,
+    /// The beginning.
+    Started,
+}
+
+impl Brevity {
+    const ALL: [Self; 6] = [Self::Nothing, Self::Seconds, Self::Ids, Self::Stage, Self::Outcomes, Self::Started];
+}
+
+fn table(runs: &[RunSummary], brevity: Brevity) -> Table {
     let mut table = Table::default();
     let heading = |text: &str| Cell::from(text).style(Style::new().dimmed());
     table.row(["run", "pipeline", "status", "started", "took", "stages", "result"].map(heading));
@@ -57,23 +95,37 @@ fn text(runs: &[RunSummary], total: usize, home: &Home) -> String {
         let took = run.duration_seconds.map(seconds);
         let measure = run.measure.as_ref();
         table.row([
-            run.id.to_string().into(),
+            if brevity >= Brevity::Ids { last_part(&run.id) } else { run.id.to_string() }.into(),
             report::printable(&run.pipeline).into(),
             Cell::from(word).style(style),
-            report::moment(run.started).into(),
+            match brevity {
+                Brevity::Nothing => report::moment(run.started),
+                Brevity::Started => String::new(),
+                _ => report::short_moment(run.started),
+            }
+            .into(),
             Cell::from(took.unwrap_or_default()).right(),
-            counts(run.counts).into(),
-            measure
-                .map(|measure| format!("{} {} ({})", measure.name, report::measurement(measure.value), measure.stage))
-                .unwrap_or_default()
-                .into(),
+            if brevity >= Brevity::Outcomes { short_counts(run.counts) } else { counts(run.counts) }.into(),
+            measure.map(|measure| result(measure, brevity)).unwrap_or_default().into(),
         ]);
     }
-    let mut text = table.to_text(0);
-    if runs.len() < total {
-        text += &format!("\n{} of {total}: --limit shows more\n", runs.len());
-    }
-    text
+    table
+}
+
+/// The four digits by which a run can be called, too.
+fn last_part(id: &RunId) -> String {
+    id.as_str().rsplit('-').next().unwrap_or_default().to_owned()
+}
+
+fn result(measure: &Measure, brevity: Brevity) -> String {
+    let value = format!("{} {}", report::printable(&measure.name), report::measurement(measure.value));
+    if brevity >= Brevity::Stage { value } else { format!("{value} ({})", measure.stage) }
+}
+
+/// `2 of 11 ran`.
+fn short_counts(counts: Counts) -> String {
+    let Counts { hits, ran, failed, cancelled, unfinished, skipped } = counts;
+    format!("{ran} of {} ran", hits + ran + failed + cancelled + unfinished + skipped)
 }
 
 /// `11 ran`, `2 ran, 3 hits, 1 failed, 5 not begun`.

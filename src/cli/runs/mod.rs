@@ -1,5 +1,6 @@
 //! `pipe runs`: recorded runs, listed, shown and compared.
 
+mod change;
 mod diff;
 mod list;
 mod show;

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use owo_colors::{OwoColorize, Style};
+use pipe_stage::Program;
 
 use super::{
     CliError, Exit, Format, Scope, candidates, figure, list, outcome,
@@ -10,7 +11,7 @@ use super::{
     table::{Cell, Table},
 };
 use crate::{
-    report,
+    registry, report,
     runs::{Machine, RunRecord, StageRun},
 };
 
@@ -79,18 +80,16 @@ fn text(run: &RunRecord, reasons: bool) -> String {
     tell("machine", machine(&run.machine));
 
     let mut text = format!("run {}: {}{took}\n{}\n", run.id, word.style(style), about.to_text(0));
-    let mut table = Table::default();
-    for (name, stage) in &run.stages {
-        let (word, style) = outcome(stage.outcome, run.status);
-        let ran = stage.duration_seconds > 0.0;
-        let cells: [Cell; 5] = [
-            Cell::from(word).style(style),
-            name.clone().into(),
-            Cell::from(if ran { seconds(stage.duration_seconds) } else { String::new() }).right(),
-            stage.key.map(|key| key.short()).unwrap_or_default().into(),
-            figures(stage).into(),
-        ];
-        table.row(cells);
+    // In a terminal, as many figures as fit.
+    let mut table = stages(run, FIGURES);
+    if let Some((room, _)) = terminal_size::terminal_size() {
+        let shorter = (0..FIGURES).rev().map(|figures| stages(run, figures));
+        for shorter in shorter {
+            if table.width() <= usize::from(room.0) {
+                break;
+            }
+            table = shorter;
+        }
     }
     // The table has a line a stage, and what is to be said of a stage follows its line.
     for (line, stage) in table.to_text(0).lines().zip(run.stages.values()) {
@@ -114,6 +113,23 @@ fn text(run: &RunRecord, reasons: bool) -> String {
     text
 }
 
+fn stages(run: &RunRecord, most: usize) -> Table {
+    let mut table = Table::default();
+    for (name, stage) in &run.stages {
+        let (word, style) = outcome(stage.outcome, run.status);
+        let ran = stage.duration_seconds > 0.0;
+        let cells: [Cell; 5] = [
+            Cell::from(word).style(style),
+            name.clone().into(),
+            Cell::from(if ran { seconds(stage.duration_seconds) } else { String::new() }).right(),
+            stage.key.map(|key| key.short()).unwrap_or_default().into(),
+            figures(stage, most).into(),
+        ];
+        table.row(cells);
+    }
+    table
+}
+
 fn machine(machine: &Machine) -> String {
     let Machine { os, arch, cpu, cpus, memory_bytes, gpus } = machine;
     let cpu = cpu.as_ref().map(|cpu| format!(" ({cpu})")).unwrap_or_default();
@@ -126,11 +142,14 @@ fn machine(machine: &Machine) -> String {
     parts.join(", ")
 }
 
-/// The first figures of a stage, then its measurements.
-fn figures(stage: &StageRun) -> String {
+/// What a stage ran on, where that matters; its first figures, then its measurements.
+fn figures(stage: &StageRun, most: usize) -> String {
+    let computes = registry::KINDS.iter().any(|kind| kind.kind == stage.kind && kind.program == Program::PipeTorch);
+    let device = stage.environment.device.iter().filter(|device| computes || *device != "cpu");
+    let device = device.map(|device| format!("on {}", report::printable(device)));
     let figure = |name: &str, value: &serde_json::Value| format!("{name} {}", figure(name, value));
     let figures = stage.figures.iter().map(|(name, value)| figure(name, value));
     let new = |name: &&String| !stage.figures.contains_key(*name);
     let metrics = stage.metrics.keys().filter(new).map(|name| figure(name, &stage.metrics[name].into()));
-    figures.chain(metrics).take(FIGURES).collect::<Vec<_>>().join(" · ")
+    device.chain(figures.chain(metrics).take(most)).collect::<Vec<_>>().join(" · ")
 }

@@ -79,7 +79,7 @@ impl Active {
         home: &Home,
         grant: Grant,
         log: PathBuf,
-    ) -> Result<Self, (Grant, Ending)> {
+    ) -> Result<Self, Box<(Grant, Ending)>> {
         let Ready { identity, program, attempt, job, .. } = ready;
         let (started, clock) = (jiff::Timestamp::now(), Instant::now());
         let launched = Worker::spawn(Launch {
@@ -93,7 +93,7 @@ impl Active {
         });
         let worker = match launched {
             Ok(worker) => worker,
-            Err(error) => return Err((grant, Ending::environment(&error, None))),
+            Err(error) => return Err(Box::new((grant, Ending::environment(&error, None)))),
         };
         crash::point("scheduler.spawned");
         let deadline = spec.timeout.and_then(|timeout| clock.checked_add(timeout)).map(|time| (time, Signal::TERM));

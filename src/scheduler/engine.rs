@@ -328,7 +328,8 @@ impl<'run> Engine<'run> {
         stage.to_retry = None;
         match Active::launch(ready, spec, self.shared.home, grant, log.clone()) {
             Ok(active) => drop(self.running.insert(index, active)),
-            Err((grant, ending)) => {
+            Err(failed) => {
+                let (grant, ending) = *failed;
                 self.give_back(grant);
                 self.failed(index, ending, Some(&log), 0.0);
             }

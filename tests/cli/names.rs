@@ -21,7 +21,7 @@ stages:
   汇总:
     kind: command
     inputs: { 所有: 变体, 一: '变体[学习率=高]', 评: 语料.评测集 }
-    with: { run: cat 一 评 > 汇总.txt, outputs: 汇总.txt }
+    with: { run: cat 一/* 评 > 汇总.txt, outputs: 汇总.txt }
 ";
 
 fn project() -> Project {

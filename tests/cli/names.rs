@@ -58,7 +58,7 @@ fn a_pipeline_may_be_all_chinese() {
         assert_eq!(std::fs::read_to_string(project.path(place)).unwrap(), text);
     }
     let misspelt = project.run(&["plan", "流水线.yaml", "汇点"]);
-    assert!(misspelt.code == 2 && misspelt.stderr.contains("did you mean `汇总`?"), "{}", misspelt.stderr);
+    assert!(misspelt.code == 2 && misspelt.stderr.contains("has no stage `汇点`"), "{}", misspelt.stderr);
 }
 
 #[test]

@@ -156,7 +156,7 @@ fn two_runs_of_a_machine_hand_out_no_gpu_twice() {
 
     // There is one: the second waits and says for whom, and what needs none goes on.
     let one = ["--resources", "gpus=1,cpus=4", "--force-all"];
-    let mut first = projects[0].0.start_in(&machine, &one).unwrap();
+    let first = projects[0].0.start_in(&machine, &one).unwrap();
     let holder = projects[0].1.wait_for_worker().unwrap();
     let mut second = projects[1].0.start_in(&machine, &one).unwrap();
     let waiting = second.wait_for("stage_waiting_for_gpu").unwrap();

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     num::NonZeroUsize,
     path::{Path, PathBuf},
     thread,
@@ -27,6 +27,9 @@ use crate::{
 
 /// How often a log that is followed is looked at.
 const INTERVAL: Duration = Duration::from_millis(100);
+
+/// When a log that is followed was shortened, so much of its end is shown, in bytes.
+const AFTER_CUT_BYTES: u64 = 16 << 10;
 
 /// A list of attempts goes no further back.
 const ATTEMPTS: usize = 50;
@@ -147,11 +150,19 @@ fn is_running(runs: &Runs, id: &RunId, stage: &str) -> bool {
 /// Shows a log, and what is added to it as long as `goes_on`.
 fn follow(path: &Path, goes_on: impl Fn() -> bool) -> io::Result<()> {
     let mut file = File::open(path)?;
+    let mut shown_bytes = 0;
     loop {
         // Asked before the rest is read, so that nothing is missed.
         let last = !goes_on();
         let mut bytes = Vec::new();
+        let length = file.metadata()?.len();
+        if length < shown_bytes {
+            // It has grown so long that its middle was taken out.
+            bytes.extend(b"\n[... the log was shortened ...]\n");
+            file.seek(SeekFrom::Start(length.saturating_sub(AFTER_CUT_BYTES)))?;
+        }
         file.read_to_end(&mut bytes)?;
+        shown_bytes = file.stream_position()?;
         // A reader that went away ends it.
         let shown = io::stdout().lock().write_all(&bytes);
         if last || shown.is_err() {

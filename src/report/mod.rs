@@ -7,6 +7,7 @@ mod format;
 mod human;
 mod json;
 mod live;
+mod log_file;
 mod meter;
 mod stage_log;
 

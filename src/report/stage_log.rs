@@ -1,20 +1,20 @@
 //! The log file of each stage: what its worker said, for `pipe log` and for whoever comes after a failure.
 //!
-//! The worker's standard error goes into the same file directly, so that its last words are kept even if nobody is
-//! left to pass them on.
+//! What the worker writes to its standard error stands there beside its events. One hand writes both, so that a log has
+//! a limit whatever a worker does.
 
 use std::{
     collections::HashMap,
     fmt::Write as _,
     fs::File,
-    io::{Read, Seek, SeekFrom, Write as _},
+    io::{self, Read, Seek, SeekFrom},
     path::Path,
     time::Instant,
 };
 
 use pipe_stage::Level;
 
-use super::{Event, Sink, format};
+use super::{Event, Sink, format, log_file::LogFile};
 
 /// How much of a log's end is looked at for its last lines.
 const TAIL_BYTES: u64 = 64 * 1024;
@@ -22,18 +22,14 @@ const TAIL_BYTES: u64 = 64 * 1024;
 /// Writes the events of every stage into the stage's log file. Progress is not kept.
 #[derive(Default)]
 pub(crate) struct StageLogs {
-    open: HashMap<String, (File, Instant)>,
+    open: HashMap<String, (LogFile, Instant)>,
 }
 
 impl Sink for StageLogs {
     fn event(&mut self, event: &Event) {
         match event {
-            Event::StageStarted { stage, kind, reasons, log } => {
-                // Append, as the worker's standard error does: neither overwrites the other.
-                if let Ok(file) = File::options().append(true).create(true).open(log) {
-                    self.open.insert(stage.clone(), (file, Instant::now()));
-                    self.line(stage, &format!("{stage} ({kind}): {}", reasons.join("; ")));
-                }
+            Event::StageStarted { stage, kind, reasons, .. } => {
+                self.line(stage, &format!("{stage} ({kind}): {}", reasons.join("; ")));
             }
             Event::StageMetric { stage, step, values } => {
                 let mut line = format!("step {step}");
@@ -73,12 +69,24 @@ impl Sink for StageLogs {
     }
 }
 
+// A full disk must not end the run here: the stage itself will say so.
 impl StageLogs {
+    /// Opens the log of an attempt at a stage, which is about to begin.
+    pub(crate) fn begin(&mut self, stage: &str, log: &Path) -> io::Result<()> {
+        self.open.insert(stage.to_owned(), (LogFile::create(log)?, Instant::now()));
+        Ok(())
+    }
+
+    /// What a worker wrote to its standard error.
+    pub(crate) fn raw(&mut self, stage: &str, bytes: &[u8]) {
+        if let Some((file, _)) = self.open.get_mut(stage) {
+            let _ = file.write(bytes);
+        }
+    }
+
     fn line(&mut self, stage: &str, text: &str) {
         if let Some((file, since)) = self.open.get_mut(stage) {
-            // One write a line, so that it does not mix with the worker's. A full disk must not end the run here:
-            // the stage itself will say so.
-            let _ = file.write_all(format!("[{:9.3}] {text}\n", since.elapsed().as_secs_f64()).as_bytes());
+            let _ = file.line(&format!("[{:9.3}] {text}", since.elapsed().as_secs_f64()));
         }
     }
 }
@@ -129,6 +137,7 @@ mod tests {
         let log = folder.path().join("a.log");
         let stage = || "a".to_owned();
         let mut logs = StageLogs::default();
+        logs.begin("a", &log).unwrap();
         logs.event(&Event::StageStarted {
             stage: stage(),
             kind: "train".to_owned(),
@@ -137,9 +146,12 @@ mod tests {
         });
         logs.event(&Event::StageProgress { stage: stage(), unit: "steps".to_owned(), done: 1, total: None });
         logs.event(&Event::StageMetric { stage: stage(), step: 1, values: [("loss".to_owned(), 1.5)].into() });
+        logs.raw("a", b"what it printed, unfinished");
         logs.event(&Event::StageLog { stage: stage(), level: Level::Warn, message: "odd".to_owned() });
         let written = std::fs::read_to_string(&log).unwrap();
-        let lines: Vec<&str> = written.lines().map(|line| &line[12..]).collect();
-        assert_eq!(lines, ["a (train): never run", "step 1 loss=1.5", "warning: odd"]);
+        let lines: Vec<&str> =
+            written.lines().map(|line| line.split_once("] ").map_or(line, |(_, text)| text)).collect();
+        let expected = ["a (train): never run", "step 1 loss=1.5", "what it printed, unfinished", "warning: odd"];
+        assert_eq!(lines, expected);
     }
 }

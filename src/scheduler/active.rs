@@ -7,19 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indexmap::IndexMap;
-use pipe_stage::{Event as Word, Status};
 use rustix::process::Signal;
 
 use super::{
     ending::{self, Ending},
+    heard::{Heard, NOISE_SHOWN},
     keeper::Unkept,
     preparation::Ready,
     process::{Launch, Said, Worker},
     slots::Grant,
 };
 use crate::{
-    cache::{ActionRecord, Attempt, Environment, Home, Identity, Store, crash},
+    cache::{ActionRecord, Attempt, Environment, Identity, Store, crash},
     config::StageSpec,
 };
 
@@ -44,16 +43,6 @@ pub(super) struct Active {
     overdue: Option<Duration>,
 }
 
-/// What a worker has said, as far as the record or the judgement will need it.
-#[derive(Default)]
-pub(super) struct Heard {
-    last_word: Option<Status>,
-    figures: IndexMap<String, serde_json::Value>,
-    metrics: IndexMap<String, f64>,
-    /// Lines on standard output that were no events.
-    pub(super) noise: usize,
-}
-
 /// A stage whose worker is gone.
 pub(super) struct Ended {
     attempt: Attempt,
@@ -76,7 +65,6 @@ impl Active {
     pub(super) fn launch(
         ready: Ready,
         spec: &StageSpec,
-        home: &Home,
         grant: Grant,
         log: PathBuf,
     ) -> Result<Self, Box<(Grant, Ending)>> {
@@ -87,7 +75,6 @@ impl Active {
             stage: spec.name.as_str(),
             variables: &spec.environment,
             job,
-            log: &home.root().join(&log),
             attempt: &attempt,
             grant: &grant,
         });
@@ -103,7 +90,7 @@ impl Active {
     }
 
     /// Reads what the worker has said since, as far as it fits into `piece`.
-    pub(super) fn listen(&mut self, piece: &mut [u8], mut each: impl FnMut(&mut Heard, Said)) {
+    pub(super) fn listen(&mut self, piece: &mut [u8], mut each: impl FnMut(&mut Heard, Said<'_>)) {
         let heard = &mut self.heard;
         self.worker.listen(piece, |said| each(heard, said));
     }
@@ -132,7 +119,7 @@ impl Active {
     }
 
     /// The worker has ended: what it left behind is ended, and its last words are heard.
-    pub(super) fn reap(self, piece: &mut [u8], mut each: impl FnMut(&mut Heard, Said)) -> (Ended, Grant) {
+    pub(super) fn reap(self, piece: &mut [u8], mut each: impl FnMut(&mut Heard, Said<'_>)) -> (Ended, Grant) {
         let Self { worker, grant, attempt, identity, log, started, clock, mut heard, stopped, overdue, .. } = self;
         let status = worker.reap(piece, |said| each(&mut heard, said));
         crash::point("scheduler.worker-ended");
@@ -142,22 +129,15 @@ impl Active {
     }
 }
 
-impl Heard {
-    pub(super) fn note(&mut self, word: &Word) {
-        match word {
-            // A step of training and an evaluation in between report different names.
-            Word::Metric { values, .. } => self.metrics.extend(values.clone()),
-            Word::Figure { name, value } => drop(self.figures.insert(name.clone(), value.clone())),
-            Word::Result(status) => self.last_word = Some(status.clone()),
-            Word::Progress { .. } | Word::Log { .. } => {}
-        }
-    }
-}
-
 impl Ended {
     /// How long its worker took.
     pub(super) fn seconds(&self) -> f64 {
         self.seconds
+    }
+
+    /// How many lines it wrote that were no events, where that was not told line by line.
+    pub(super) fn noise(&self) -> Option<usize> {
+        Some(self.heard.noise).filter(|noise| *noise > NOISE_SHOWN)
     }
 
     /// Relative to the home.

@@ -153,6 +153,31 @@ impl Books {
         });
     }
 
+    /// A stage is up to date, but a copy of its outputs could not be made. `key`: of one that did not run.
+    pub(super) fn failed_copy(
+        &mut self,
+        stage: &StageName,
+        key: Option<&Key>,
+        outputs: &BTreeMap<String, Digest>,
+        failure: &StageFailure,
+        seconds: f64,
+    ) {
+        if let Some(key) = key {
+            self.journal.push(&Line::StageHit { stage: stage.to_string(), key: *key, outputs: outputs.clone() });
+        }
+        self.counts.add(runs::Outcome::Failed);
+        self.ended(StageEnded {
+            stage: stage.to_string(),
+            outcome: runs::Outcome::Failed,
+            duration_seconds: seconds,
+            outputs: outputs.clone(),
+            figures: indexmap::IndexMap::new(),
+            metrics: indexmap::IndexMap::new(),
+            environment: None,
+            error: failure.chain.clone(),
+        });
+    }
+
     /// A stage made no artifact.
     pub(super) fn failed(&mut self, stage: &StageName, failure: &StageFailure, seconds: f64) {
         let outcome = match failure.class {

@@ -3,6 +3,7 @@
 //! A stage goes through these states, and the loop is the only one to move it: blocked by others, undecided, in the
 //! queue (or later: tried again, or another process has its key), in preparation, running, being concluded, done.
 
+mod copies;
 pub(super) mod hearing;
 mod ledger;
 mod outcome;
@@ -18,6 +19,7 @@ use std::{
 use pipe_stage::{FailureClass, Level};
 
 use self::{
+    copies::{Copied, Copying},
     hearing::Report,
     ledger::Ledger,
     outcome::{Concluding, Conclusion},
@@ -25,10 +27,11 @@ use self::{
 };
 use super::{
     Options, RunError, Shared,
-    active::{Active, Heard},
+    active::Active,
     books::Books,
     crew::{self, Done},
     ending::Ending,
+    heard::Heard,
     keeper::{Leavings, Unkept},
     mailbox::Mailbox,
     preparation::{Order, Preparation, Ready},
@@ -39,7 +42,7 @@ use super::{
     stages::Stages,
 };
 use crate::{
-    cache::{ActionRecord, Holder},
+    cache::{ActionRecord, CacheError, Holder},
     plan::{self, Action, CacheLookup, Decision, Reason},
     report::{Event, Sink, Skipped, StageLogs, Summary},
 };
@@ -62,6 +65,7 @@ pub(super) enum Message {
     Concluded(usize, Box<Conclusion>),
     Kept(Vec<(usize, Result<ActionRecord, Ending>, Leavings)>),
     CleanedUp,
+    Copied(usize, Copied),
 }
 
 type Crew<'scope, 'env> = crew::Crew<'scope, 'env, Message>;
@@ -91,6 +95,8 @@ pub(super) struct Engine<'run> {
     unkept: Vec<(usize, Unkept)>,
     /// Whether a group is being kept.
     keeping: bool,
+    /// Up to date, but for copies of their outputs.
+    copying: BTreeMap<usize, Copying>,
     stop: Option<Stop>,
     /// They have failed, and only their leavings are still to be cleaned up.
     doomed: BTreeSet<usize>,
@@ -125,6 +131,7 @@ impl<'run> Engine<'run> {
             concluding: BTreeMap::new(),
             unkept: Vec::new(),
             keeping: false,
+            copying: BTreeMap::new(),
             stop: None,
             doomed: BTreeSet::new(),
             failed: Vec::new(),
@@ -147,7 +154,6 @@ impl<'run> Engine<'run> {
             self.drive(&signals, &mailbox, &mut crew)
         })?;
         self.give_up_retries();
-        self.check_out();
         self.finish()
     }
 
@@ -170,7 +176,11 @@ impl<'run> Engine<'run> {
             self.decide_what_can();
             self.begin_what_fits(crew)?;
             self.keep_what_is_ready(crew)?;
-            let at_work = !self.preparing.is_empty() || !self.running.is_empty() || !self.concluding.is_empty();
+            self.copy_what_is_there(crew)?;
+            let at_work = !self.preparing.is_empty()
+                || !self.running.is_empty()
+                || !self.concluding.is_empty()
+                || !self.copying.is_empty();
             let waits = self.may_begin() && (!self.later.is_empty() || self.gpus_again.is_some());
             if !at_work && !waits {
                 return Ok(());
@@ -185,6 +195,7 @@ impl<'run> Engine<'run> {
                     Message::Concluded(index, conclusion) => self.concluded(index, *conclusion),
                     Message::Kept(group) => self.group_kept(group, crew)?,
                     Message::CleanedUp => {}
+                    Message::Copied(index, copied) => self.copied(index, copied),
                 }
             }
             self.mind_the_time();
@@ -312,11 +323,17 @@ impl<'run> Engine<'run> {
             return self.failed(index, Ending::environment(&error, None), None, 0.0);
         }
         let log = self.books.log(&spec.name);
+        let path = self.shared.home.root().join(&log);
+        if let Err(source) = self.report.logs.begin(spec.name.as_str(), &path) {
+            let error = CacheError::Io { action: "open the stage's log", path, source };
+            self.give_back(grant);
+            return self.failed(index, Ending::environment(&error, None), None, 0.0);
+        }
         self.report.event(&Event::StageStarted {
             stage: self.name(index),
             kind: spec.declaration.kind.to_owned(),
             reasons: ready.reasons.iter().map(Reason::to_string).collect(),
-            log: self.shared.home.root().join(&log),
+            log: path,
         });
         for maker in self.stages.stale_makers(index) {
             let message = format!("it takes what `{maker}` made the last time, which is not up to date");
@@ -326,7 +343,7 @@ impl<'run> Engine<'run> {
         let stage = self.stages.get_mut(index);
         stage.attempts += 1;
         stage.to_retry = None;
-        match Active::launch(ready, spec, self.shared.home, grant, log.clone()) {
+        match Active::launch(ready, spec, grant, log.clone()) {
             Ok(active) => drop(self.running.insert(index, active)),
             Err(failed) => {
                 let (grant, ending) = *failed;
@@ -343,7 +360,7 @@ impl<'run> Engine<'run> {
     {
         let spec = self.stages[index].spec;
         let (report, piece) = (&mut self.report, &mut self.piece);
-        let mut said = |heard: &mut Heard, said: Said| report.heard(spec.name.as_str(), heard, said);
+        let mut said = |heard: &mut Heard, said: Said<'_>| report.heard(spec.name.as_str(), heard, said);
         let Some(active) = self.running.get_mut(&index) else { return Ok(()) };
         active.listen(piece, &mut said);
         if !active.worker.has_ended() {
@@ -351,6 +368,9 @@ impl<'run> Engine<'run> {
         }
         let Some(active) = self.running.remove(&index) else { return Ok(()) };
         let (ended, grant) = active.reap(piece, &mut said);
+        if let Some(lines) = ended.noise() {
+            self.report.warn(spec.name.as_str(), format!("its worker wrote {lines} lines that are no events"));
+        }
         self.give_back(grant);
         self.ended(index, ended, crew)
     }

@@ -18,6 +18,7 @@ mod environment;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod gpus;
+mod heard;
 mod keeper;
 mod lines;
 mod mailbox;

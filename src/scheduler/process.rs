@@ -14,7 +14,7 @@ use std::{
         unix::process::{CommandExt, ExitStatusExt},
     },
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio},
 };
 
 use pipe_stage::{Event, WORKER_SUBCOMMAND};
@@ -34,20 +34,23 @@ pub(super) const PIECE_BYTES: usize = 64 * 1024;
 /// that fled from the worker's group goes on writing.
 const LAST_BYTES: usize = 1 << 20;
 
+/// Of a line that is no event, this much is kept, in bytes.
+const NOISE_BYTES: usize = 1600;
+
 /// What a worker says.
 #[derive(Debug)]
-pub(super) enum Said {
+pub(super) enum Said<'a> {
     /// A line of the protocol.
     Event(Event),
-    /// A line on standard output that is none.
-    Noise(String),
+    /// A line on standard output that is none, or the beginning of it.
+    Noise(&'a [u8]),
+    /// The next bytes of its standard error.
+    Raw(&'a [u8]),
 }
 
 /// Why a worker could not be started.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SpawnError {
-    #[error("cannot open the stage's log {}", path.display())]
-    Log { path: PathBuf, source: io::Error },
     #[error("cannot start the worker program {}", program.display())]
     Program { program: PathBuf, source: io::Error },
     #[error("cannot set up the worker's streams and lock")]
@@ -63,8 +66,6 @@ pub(super) struct Launch<'a> {
     pub(super) variables: &'a [String],
     /// The job description, to be read from here.
     pub(super) job: File,
-    /// Its standard error is appended to this file.
-    pub(super) log: &'a Path,
     /// It keeps the attempt's lock as long as it lives, also if the scheduler dies first: the next run waits until it
     /// is gone.
     pub(super) attempt: &'a Attempt,
@@ -81,23 +82,20 @@ pub(super) struct Worker {
     end: Option<OwnedFd>,
     /// Until it is closed at the other end.
     output: Option<ChildStdout>,
+    /// Its standard error, likewise.
+    errors: Option<ChildStderr>,
     lines: Lines,
 }
 
 impl Worker {
     pub(super) fn spawn(launch: Launch<'_>) -> Result<Self, SpawnError> {
-        let Launch { program, stage, variables, job, log, attempt, grant } = launch;
-        let log = File::options()
-            .append(true)
-            .create(true)
-            .open(log)
-            .map_err(|source| SpawnError::Log { path: log.to_owned(), source })?;
+        let Launch { program, stage, variables, job, attempt, grant } = launch;
         let mut command = Command::new(program);
         command
             .arg(WORKER_SUBCOMMAND)
             .stdin(job)
             .stdout(Stdio::piped())
-            .stderr(log)
+            .stderr(Stdio::piped())
             // No stage may depend on where the scheduler was started.
             .current_dir("/")
             .process_group(0);
@@ -112,14 +110,14 @@ impl Worker {
         let mut child = spawned.map_err(|source| SpawnError::Program { program: program.to_owned(), source })?;
 
         let group = Pid::from_child(&child);
-        let output = child.stdout.take();
-        let worker =
-            Self { child, group, end: pidfd_open(group, PidfdFlags::empty()).ok(), output, lines: Lines::default() };
-        if let Some(output) = &worker.output
-            && let Err(error) = fcntl_setfl(output, OFlags::NONBLOCK)
-        {
-            worker.signal(Signal::KILL);
-            return Err(io::Error::from(error).into());
+        let (output, errors) = (child.stdout.take(), child.stderr.take());
+        let end = pidfd_open(group, PidfdFlags::empty()).ok();
+        let worker = Self { child, group, end, output, errors, lines: Lines::default() };
+        for stream in worker.streams() {
+            if let Err(error) = fcntl_setfl(stream, OFlags::NONBLOCK) {
+                worker.signal(Signal::KILL);
+                return Err(io::Error::from(error).into());
+            }
         }
         Ok(worker)
     }
@@ -131,7 +129,12 @@ impl Worker {
 
     /// The descriptors that become readable when it has something to say, or ends.
     pub(super) fn watched(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.output.as_ref().map(AsFd::as_fd).into_iter().chain(self.end.as_ref().map(AsFd::as_fd))
+        self.streams().chain(self.end.as_ref().map(AsFd::as_fd))
+    }
+
+    fn streams(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let output = self.output.as_ref().map(AsFd::as_fd);
+        output.into_iter().chain(self.errors.as_ref().map(AsFd::as_fd))
     }
 
     /// Whether its end has to be asked for again and again.
@@ -139,21 +142,25 @@ impl Worker {
         self.end.is_none()
     }
 
-    /// Reads what it has said since, but no more than fits into `piece`. Gives how much that was, in bytes.
-    pub(super) fn listen(&mut self, piece: &mut [u8], mut heard: impl FnMut(Said)) -> usize {
-        let Some(output) = &mut self.output else { return 0 };
-        match output.read(piece) {
-            Ok(0) => {}
-            Ok(read) => {
-                self.lines.take(&piece[..read], |line| heard(understand(line)));
-                return read;
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return 0,
-            Err(_) => {}
+    /// Reads what it has said since, but of each stream no more than fits into `piece`. Gives how much that was, in
+    /// bytes.
+    pub(super) fn listen(&mut self, piece: &mut [u8], mut heard: impl FnMut(Said<'_>)) -> usize {
+        let mut all = 0;
+        if let Some(read) = next(&mut self.errors, piece) {
+            heard(Said::Raw(&piece[..read]));
+            all += read;
         }
-        self.output = None;
-        self.lines.end(|line| heard(understand(line)));
-        0
+        if self.output.is_some() {
+            match next(&mut self.output, piece) {
+                Some(read) => {
+                    self.lines.take(&piece[..read], |line| heard(understand(line)));
+                    all += read;
+                }
+                None if self.output.is_none() => self.lines.end(|line| heard(understand(line))),
+                None => {}
+            }
+        }
+        all
     }
 
     /// Whether the process has ended. It stays a zombie until it is reaped, so that its number remains its own.
@@ -164,7 +171,7 @@ impl Worker {
     }
 
     /// Ends the group of a worker that has ended, and hears its last words.
-    pub(super) fn reap(mut self, piece: &mut [u8], mut heard: impl FnMut(Said)) -> ExitStatus {
+    pub(super) fn reap(mut self, piece: &mut [u8], mut heard: impl FnMut(Said<'_>)) -> ExitStatus {
         self.signal(Signal::KILL);
         let mut last = 0;
         while last < LAST_BYTES {
@@ -179,10 +186,23 @@ impl Worker {
     }
 }
 
+/// Reads what a stream has, as far as it fits into `piece`; `None` if that is nothing now. A stream that has come to its
+/// end is closed.
+fn next(stream: &mut Option<impl Read>, piece: &mut [u8]) -> Option<usize> {
+    match stream.as_mut()?.read(piece) {
+        Ok(read) if read > 0 => Some(read),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => None,
+        Ok(_) | Err(_) => {
+            *stream = None;
+            None
+        }
+    }
+}
+
 /// What a line of a worker says.
-pub(super) fn understand(line: &[u8]) -> Said {
+pub(super) fn understand(line: &[u8]) -> Said<'_> {
     match serde_json::from_slice(line) {
         Ok(event) => Said::Event(event),
-        Err(_) => Said::Noise(String::from_utf8_lossy(line).into_owned()),
+        Err(_) => Said::Noise(&line[..line.len().min(NOISE_BYTES)]),
     }
 }

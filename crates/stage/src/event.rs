@@ -1,6 +1,6 @@
 //! What a worker says while it works: one JSON object a line on its standard output.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::FailureClass;
 
@@ -21,7 +21,9 @@ pub enum Event {
     Metric {
         /// The step, counted from 1.
         step: u64,
-        /// Name to value, in the order in which they should be shown.
+        /// Name to value, in the order in which they should be shown. JSON knows no NaN and no infinity: both are written
+        /// as `null`, which is read as NaN.
+        #[serde(deserialize_with = "values")]
         values: indexmap::IndexMap<String, f64>,
     },
     /// A figure of the finished work, kept in the action record: `rows_dropped`, `held_out_loss`.
@@ -40,6 +42,11 @@ pub enum Event {
     },
     /// The last line of every worker that ended by itself.
     Result(Status),
+}
+
+fn values<'de, D: Deserializer<'de>>(deserializer: D) -> Result<indexmap::IndexMap<String, f64>, D::Error> {
+    let values = indexmap::IndexMap::<String, Option<f64>>::deserialize(deserializer)?;
+    Ok(values.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
 }
 
 /// The importance of an [`Event::Log`].

@@ -219,15 +219,22 @@ impl Running {
     /// If a line of output is no event.
     pub fn finish(mut self) -> io::Result<Ran> {
         let mut events = Vec::new();
+        // Beside its output, or it would wait for somebody to read the one while the other is read.
+        let errors = self.child.stderr.take().map(|mut stderr| {
+            std::thread::spawn(move || {
+                let mut errors = String::new();
+                stderr.read_to_string(&mut errors).map(|_| errors)
+            })
+        });
         if let Some(stdout) = self.child.stdout.take() {
             for line in BufReader::new(stdout).lines() {
                 events.push(serde_json::from_str(&line?)?);
             }
         }
-        let mut errors = String::new();
-        if let Some(mut stderr) = self.child.stderr.take() {
-            stderr.read_to_string(&mut errors)?;
-        }
+        let errors = match errors.map(std::thread::JoinHandle::join) {
+            Some(read) => read.map_err(|_| io::Error::other("cannot read what the run says"))??,
+            None => String::new(),
+        };
         Ok(Ran { status: self.child.wait()?, events, errors })
     }
 }

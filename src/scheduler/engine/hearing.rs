@@ -6,11 +6,11 @@ use pipe_stage::{Event as Word, Level};
 
 use crate::{
     report::{Event, Sink, StageLogs},
-    scheduler::{active::Heard, process::Said},
+    scheduler::{
+        heard::{Heard, NOISE_SHOWN, Passed},
+        process::Said,
+    },
 };
-
-/// More lines that are no events are only counted.
-const NOISE_SHOWN: usize = 10;
 
 /// Of a line that is no event, this much is shown, in characters.
 const NOISE_LENGTH: usize = 400;
@@ -27,23 +27,31 @@ impl Report<'_> {
         self.sink.event(event);
     }
 
+    pub(super) fn warn(&mut self, stage: &str, message: String) {
+        self.event(&Event::StageLog { stage: stage.to_owned(), level: Level::Warn, message });
+    }
+
     /// A worker said something: what the outside world hears of it, and what its stage's record will need.
-    pub(super) fn heard(&mut self, stage: &str, heard: &mut Heard, said: Said) {
-        let stage = stage.to_owned();
+    pub(super) fn heard(&mut self, stage: &str, heard: &mut Heard, said: Said<'_>) {
         match said {
+            Said::Raw(bytes) => self.logs.raw(stage, bytes),
             Said::Event(word) => {
-                heard.note(&word);
-                if let Some(event) = told(stage, word) {
-                    self.event(&event);
+                let (passed, warning) = heard.note(word);
+                match passed {
+                    Passed::To(word) => told(stage.to_owned(), word).iter().for_each(|event| self.event(event)),
+                    Passed::ToLog(word) => {
+                        told(stage.to_owned(), word).iter().for_each(|event| self.logs.event(event));
+                    }
+                    Passed::On => {}
                 }
+                warning.into_iter().for_each(|warning| self.warn(stage, warning));
             }
             Said::Noise(line) => {
                 heard.noise += 1;
                 match heard.noise.cmp(&NOISE_SHOWN) {
-                    Ordering::Less => self.event(&noise(stage, &line)),
+                    Ordering::Less => self.event(&noise(stage.to_owned(), line)),
                     Ordering::Equal => {
-                        let message = "its worker goes on writing lines that are no events".to_owned();
-                        self.event(&Event::StageLog { stage, level: Level::Warn, message });
+                        self.warn(stage, "its worker goes on writing lines that are no events".to_owned())
                     }
                     Ordering::Greater => {}
                 }
@@ -65,8 +73,8 @@ pub(in crate::scheduler) fn told(stage: String, word: Word) -> Option<Event> {
 }
 
 /// A line of a worker that is no event, or the beginning of it.
-pub(in crate::scheduler) fn noise(stage: String, line: &str) -> Event {
-    let line: String = line.chars().take(NOISE_LENGTH).collect();
+pub(in crate::scheduler) fn noise(stage: String, line: &[u8]) -> Event {
+    let line: String = String::from_utf8_lossy(line).chars().take(NOISE_LENGTH).collect();
     let message = format!("its worker wrote a line that is no event: {line}");
     Event::StageLog { stage, level: Level::Warn, message }
 }

@@ -9,9 +9,9 @@ use std::{
 
 use pipe_stage::{Digest, FailureClass, Level};
 
-use super::{Crew, Engine, Message};
+use super::{Crew, Engine, Message, copies::Came};
 use crate::{
-    cache::{ActionRecord, CheckedOut, Checkout, Key, crash},
+    cache::{ActionRecord, Key, crash},
     report::{self, Event, Outcome, Skipped, StageFailure, Summary},
     runs::Counts,
     scheduler::{
@@ -130,11 +130,9 @@ impl<'run> Engine<'run> {
         let Some(Concluding { seconds, log }) = self.concluding.remove(&index) else { return };
         match kept {
             Ok(record) => {
-                self.books.ran(&self.stages[index].spec.name, &record);
-                let outputs = record.outputs.clone();
-                self.report.event(&Event::StageFinished { stage: self.name(index), seconds, outputs });
                 self.lookup.note(&self.stages[index].spec.name, &record.key, &record.outputs);
-                self.up_to_date(index, record.outputs);
+                let outputs = record.outputs.clone();
+                self.come(index, Came::Ran { record: Box::new(record), seconds, log }, outputs);
             }
             Err(ending) => {
                 self.doomed.remove(&index);
@@ -152,12 +150,10 @@ impl<'run> Engine<'run> {
         if !known {
             self.lookup.note(&self.stages[index].spec.name, key, &outputs);
         }
-        self.books.hit(&self.stages[index].spec.name, key, &outputs);
-        self.report.event(&Event::StageHit { stage: self.name(index) });
-        self.up_to_date(index, outputs);
+        self.come(index, Came::Found { key: *key }, outputs);
     }
 
-    fn up_to_date(&mut self, index: usize, outputs: BTreeMap<String, Digest>) {
+    pub(super) fn up_to_date(&mut self, index: usize, outputs: BTreeMap<String, Digest>) {
         self.stages.get_mut(index).to_retry = None;
         self.undecided.extend(self.stages.up_to_date(index, outputs));
     }
@@ -209,7 +205,7 @@ impl<'run> Engine<'run> {
     }
 
     /// `log`: relative to the home, if the stage came so far as to have one.
-    fn failure(&self, ending: Ending, log: Option<&Path>) -> StageFailure {
+    pub(super) fn failure(&self, ending: Ending, log: Option<&Path>) -> StageFailure {
         let Ending { class, chain, hint } = ending;
         let log = log.map(|log| self.shared.home.root().join(log));
         let tail = log.as_deref().map(|log| report::tail(log, TAIL_LINES)).unwrap_or_default();
@@ -225,38 +221,6 @@ impl<'run> Engine<'run> {
                 failure.chain.insert(0, "stopped on request before it was tried again".to_owned());
             }
             self.failed_of(index, failure, seconds);
-        }
-    }
-
-    /// Brings the copies up to date that stages want of their outputs. A copy that nobody touched costs a look at each
-    /// file. What somebody edited is left alone, and the stage fails for it; its artifacts stay in the cache.
-    pub(super) fn check_out(&mut self) {
-        for index in 0..self.stages.len() {
-            let spec = self.stages[index].spec;
-            let Some(outputs) = self.stages[index].outputs.clone().filter(|_| !spec.checkout.is_empty()) else {
-                continue;
-            };
-            let clock = Instant::now();
-            for output in &spec.outputs {
-                let (Some(place), Some(artifact)) = (spec.checkout.get(&output.name), outputs.get(&output.name)) else {
-                    continue;
-                };
-                let path = self.shared.pipeline.folder.join(place);
-                let options = Checkout { form: output.form, force: false };
-                match self.shared.store.checkout_to(artifact, &path, options) {
-                    Ok(CheckedOut { written: 0, removed: 0, .. }) => {}
-                    Ok(CheckedOut { written, .. }) => {
-                        let files = report::plural(written, "file");
-                        let message = format!("`{}` is in {} ({files} written)", output.name, place.display());
-                        self.report.event(&Event::StageLog { stage: self.name(index), level: Level::Info, message });
-                    }
-                    Err(error) => {
-                        let ending = Ending::stage(&error, None);
-                        self.failed(index, ending, None, clock.elapsed().as_secs_f64());
-                        break;
-                    }
-                }
-            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! A kind that copies a file or a folder of the user's.
+//! Kinds that take a file or a folder of the user's: one copies it, one says how large it is.
 
 use std::{
     collections::BTreeSet,
@@ -71,4 +71,38 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Writes the size of a file, in bytes.
+pub(super) struct MeasureFile;
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MeasureConfig {
+    /// The file.
+    path: PathBuf,
+}
+
+impl Kind for MeasureFile {
+    type Config = MeasureConfig;
+    const KIND: &'static str = "measure_file";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Says how large a file is";
+    const INPUTS: &'static [Port] = &[];
+
+    fn user_files(config: &MeasureConfig) -> Vec<UserFile> {
+        vec![UserFile { field: "path".to_owned(), path: config.path.clone() }]
+    }
+}
+
+impl Validate for MeasureConfig {
+    fn validate(&self, _inputs: &BTreeSet<String>, _problems: &mut Problems) {}
+}
+
+impl Stage for MeasureFile {
+    fn run(_config: &MeasureConfig, context: &Context) -> Result<(), Failure> {
+        let size = fs::metadata(&context.user_file("path")?.path)?.len();
+        fs::write(context.output().join(FILE), size.to_string())?;
+        Ok(())
+    }
 }

@@ -74,6 +74,16 @@ enum Trick {
     BeKilled,
     /// Asks for more memory than it may have.
     EatMemory,
+    /// Writes a large file of zeros that takes no space.
+    Sparse,
+}
+
+impl Trick {
+    /// Whether it is over with what it has said: then it passes the gate.
+    fn is_heard(self) -> bool {
+        use Trick::{FloodErrors, FloodFigures, FloodLine, FloodLog, FloodOutput};
+        matches!(self, FloodErrors | FloodFigures | FloodLine | FloodLog | FloodOutput)
+    }
 }
 
 /// The kind.
@@ -131,11 +141,15 @@ impl Stage for Wild {
                 leave(gate, Leaving { own_group: true, bare: true })?;
                 park();
             }
-            Trick::FloodErrors => flood(&mut io::stderr(), bytes, line)?,
-            Trick::FloodOutput => flood(&mut io::stdout(), bytes, line)?,
-            Trick::FloodLog => flood(&mut io::stdout(), bytes, |number| {
-                format!("{{\"event\":\"log\",\"level\":\"info\",\"message\":\"{}\"}}\n", line(number).trim())
-            })?,
+            Trick::FloodErrors => flood(&mut io::stderr(), bytes, many(line))?,
+            Trick::FloodOutput => flood(&mut io::stdout(), bytes, many(line))?,
+            Trick::FloodLog => flood(
+                &mut io::stdout(),
+                bytes,
+                many(|number| {
+                    format!("{{\"event\":\"log\",\"level\":\"info\",\"message\":\"{}\"}}\n", line(number).trim())
+                }),
+            )?,
             Trick::FloodLine => flood(&mut io::stdout(), bytes, |_| "x".repeat(PIECE_BYTES))?,
             Trick::FloodFigures => flood(&mut io::stdout(), bytes, |number| {
                 format!("{{\"event\":\"figure\",\"name\":\"figure {number}\",\"value\":\"{}\"}}\n", "x".repeat(1000))
@@ -152,6 +166,10 @@ impl Stage for Wild {
             Trick::OddName => fs::write(context.output().join(OsStr::from_bytes(b"odd \xff")), "")?,
             Trick::BeKilled => kill_process(rustix::process::getpid(), Signal::KILL)?,
             Trick::EatMemory => eat_memory()?,
+            Trick::Sparse => fs::File::create(context.output().join("large"))?.set_len(bytes)?,
+        }
+        if config.trick.is_heard() && config.gate.is_some() {
+            gate::pass(gate)?;
         }
         fs::write(context.output().join(FILE), &config.text)?;
         Ok(())
@@ -201,6 +219,12 @@ fn park() -> ! {
     }
 }
 
+/// The same lines again and again: to make each anew takes longer than to write it.
+fn many(line: impl Fn(u64) -> String) -> impl Fn(u64) -> String {
+    let lines: String = (0..500).map(line).collect();
+    move |_| lines.clone()
+}
+
 fn line(number: u64) -> String {
     format!("line {number} of a flood that says nothing and takes up space, as programs in a loop do\n")
 }
@@ -221,7 +245,8 @@ fn flood(stream: &mut impl Write, bytes: u64, piece: impl Fn(u64) -> String) -> 
 fn garbage(stream: &mut impl Write) -> io::Result<()> {
     let long = "x".repeat(3 << 20);
     let deep = "[".repeat(100_000);
-    let lines: [&[u8]; 9] = [
+    let lines: [&[u8]; 11] = [
+        b"{\"event\":\"unheard_of\"}",
         b"\xff\xfe invalid UTF-8 \x80",
         b"\0\0\0",
         b"\x1b[2J\x1b]0;title\x07 control characters",
@@ -229,6 +254,7 @@ fn garbage(stream: &mut impl Write) -> io::Result<()> {
         deep.as_bytes(),
         b"{\"event\":\"progress\",\"unit\":\"rows\",\"done\":-1,\"total\":null}",
         b"{\"event\":\"metric\",\"step\":1,\"values\":{\"loss\":1e999}}",
+        b"{\"event\":\"metric\",\"step\":1,\"values\":{\"loss\":NaN}}",
         b"{\"event\":\"result\",\"status\":\"done\",\"and\":\"more\"}",
         b"{\"event\":\"figure\",\"name\":\"half",
     ];

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pipe::cache::{Checkout, Home, Store};
 use pipe_testkit::{Project, Ran};
 
 use crate::project;
@@ -74,6 +75,39 @@ fn a_damaged_input_never_reaches_a_worker() {
     let next = project.run(&[]).unwrap();
     assert_eq!((next.code(), next.started()), (0, vec!["text".to_owned(), "word".to_owned()]));
     assert_eq!(project.text(&next, "word", "out").unwrap(), "one");
+}
+
+#[test]
+fn a_damaged_object_is_never_copied_to_where_it_is_wanted() {
+    for (how, bytes) in [("flipped", &b"one twp three"[..]), ("truncated", b"one two"), ("emptied", b"")] {
+        let project = project(&TWO.replace("three } }", "three }, outputs: results/text }"));
+        let ran = project.run(&[]).unwrap();
+        let digest = ran.events_of("stage_finished").find(|event| event["stage"] == "text").unwrap()["outputs"]["out"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let copy = project.folder().join("results/text/text.txt");
+        assert_eq!(fs::read_to_string(&copy).unwrap(), "one two three");
+        let object = object(&project, "one two three");
+        damage(&object, bytes);
+
+        // As `pipe get` asks for it.
+        let store = Store::new(&Home::open(project.home()).unwrap());
+        let place = project.folder().join("taken out");
+        let refused = store.checkout_to(&digest, &place, Checkout::default()).unwrap_err().to_string();
+        assert!(refused.contains("`text.txt` is damaged in the cache"), "{how}: {refused}");
+        assert!(refused.contains("is now in quarantine; run the pipeline to make it again"), "{how}: {refused}");
+        assert!(!place.exists() && !object.exists(), "{how}");
+
+        // As a run does.
+        fs::remove_file(&copy).unwrap();
+        let next = project.run(&[]).unwrap();
+        assert_eq!((next.code(), next.started()), (0, vec!["text".to_owned()]), "{how}: {next:?}");
+        assert_eq!(fs::read_to_string(&copy).unwrap(), "one two three", "{how}");
+        store.checkout_to(&digest, &place, Checkout::default()).unwrap();
+        assert_eq!(fs::read_to_string(place.join("text.txt")).unwrap(), "one two three", "{how}");
+    }
 }
 
 #[test]

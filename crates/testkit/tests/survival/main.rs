@@ -3,8 +3,10 @@
 
 mod damage;
 mod inherited;
+mod large;
 mod left_behind;
 mod names;
+mod output;
 mod points;
 mod surroundings;
 

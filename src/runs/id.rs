@@ -1,8 +1,12 @@
 //! Names of runs.
 
-use std::{fmt, str::FromStr, time::SystemTime};
+use std::{
+    fmt,
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 
 /// The name of a run: when it began, in UTC to the millisecond, and four digits for what is finer than that.
@@ -22,8 +26,23 @@ impl RunId {
         &self.0
     }
 
-    pub(super) fn generate() -> Self {
+    /// The name of a run that begins now, after the run `newest`: where the clock was set back since, time goes on from
+    /// that one, so that the order of names stays the order of runs.
+    pub(super) fn generate(newest: Option<&Self>) -> Self {
         let now = SystemTime::now();
+        let earliest = newest.and_then(|newest| newest.time()?.checked_add(Duration::from_millis(1)));
+        Self::at(earliest.map_or(now, |earliest| earliest.max(now)))
+    }
+
+    /// When the run began, to the millisecond, as its name says it. `None` if there is no such day.
+    pub(super) fn time(&self) -> Option<SystemTime> {
+        let (day_and_time, rest) = self.0.split_at_checked(15)?;
+        let milliseconds: i32 = rest.get(1..4)?.parse().ok()?;
+        let time = DateTime::strptime("%Y%m%d-%H%M%S", day_and_time).ok()?.to_zoned(TimeZone::UTC).ok()?;
+        Some(SystemTime::from(time.timestamp()) + Duration::from_millis(milliseconds.unsigned_abs().into()))
+    }
+
+    fn at(now: SystemTime) -> Self {
         let nanoseconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
         // What is left of the millisecond, in steps of 16 ns: ids of the same millisecond are in order too.
         let suffix = nanoseconds % 1_000_000 / 16;

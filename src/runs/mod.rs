@@ -20,6 +20,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use pipe_stage::Digest;
@@ -59,17 +60,41 @@ impl Runs {
     /// If the journal cannot be made.
     pub(crate) fn begin(&self) -> Result<(RunId, Journal), CacheError> {
         let failed = |action, path: &Path, source| CacheError::Io { action, path: path.to_owned(), source };
+        // Only a clock that was set back is behind the last change of the folder: then names have to be looked at.
+        let newest = self.is_ahead_of_clock().then(|| self.ids().into_iter().next()).flatten();
         loop {
-            let id = RunId::generate();
+            let id = RunId::generate(newest.as_ref());
             let path = self.path(&id);
             match Journal::create(path.clone()) {
-                Ok(journal) => return Ok((id, journal)),
+                Ok(journal) => {
+                    if newest.is_some() {
+                        self.keep_order();
+                    }
+                    return Ok((id, journal));
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     let folder = self.folder();
                     fs::create_dir_all(&folder).map_err(|source| failed("create the folder", &folder, source))?;
                 }
                 Err(error) => return Err(failed("create", &path, error)),
+            }
+        }
+    }
+
+    fn is_ahead_of_clock(&self) -> bool {
+        let changed = fs::metadata(self.folder()).and_then(|folder| folder.modified());
+        changed.is_ok_and(|changed| changed > SystemTime::now())
+    }
+
+    /// Has the next run begin after the newest one also where a clock that was set back says otherwise. To be called
+    /// after the folder of the journals was changed.
+    pub(crate) fn keep_order(&self) {
+        let newest = self.ids().first().and_then(RunId::time);
+        if let Some(newest) = newest.filter(|newest| *newest > SystemTime::now()) {
+            let marked = fs::File::open(self.folder()).and_then(|folder| folder.set_modified(newest));
+            if let Err(error) = marked {
+                tracing::debug!(%error, "the next run may get a name that sorts before this one");
             }
         }
     }

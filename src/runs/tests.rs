@@ -81,6 +81,26 @@ fn begin(runs: &Runs, name: &str) -> (RunId, Journal) {
 }
 
 #[test]
+fn ids_go_on_from_the_newest_where_the_clock_was_set_back() {
+    let (temp, runs) = runs();
+    let folder = temp.path().join("runs");
+    std::fs::create_dir(&folder).unwrap();
+    let future: RunId = "29991231-235959-999-f000".parse().unwrap();
+    std::fs::write(runs.path(&future), "").unwrap();
+    let year_3000 = std::time::SystemTime::from("3000-01-01T00:00:00Z".parse::<jiff::Timestamp>().unwrap());
+    std::fs::File::open(&folder).unwrap().set_modified(year_3000).unwrap();
+    let ids: Vec<RunId> = (0..5).map(|_| runs.begin().unwrap().0).collect();
+    assert!(ids[0].as_str().starts_with("30000101-000000-000-"), "{ids:?}");
+    assert!(ids.is_sorted() && ids[0] > future, "{ids:?}");
+    assert_eq!(runs.ids()[0], ids[4]);
+
+    // What removes journals changes the folder, too.
+    std::fs::remove_file(runs.path(&future)).unwrap();
+    runs.keep_order();
+    assert!(runs.begin().unwrap().0 > ids[4]);
+}
+
+#[test]
 fn ids_differ_and_sort_by_time() {
     let (_temp, runs) = runs();
     let ids: Vec<RunId> = (0..50).map(|_| runs.begin().unwrap().0).collect();

@@ -71,6 +71,7 @@ impl Gc {
         let mut left = Vec::new();
         if let Some(alone) = alone {
             left = division.remove(&home, &alone)?;
+            runs.keep_order();
         }
         match self.format {
             Format::Text => {

@@ -97,7 +97,7 @@ fn a_damaged_object_is_never_copied_to_where_it_is_wanted() {
         let place = project.folder().join("taken out");
         let refused = store.checkout_to(&digest, &place, Checkout::default()).unwrap_err().to_string();
         assert!(refused.contains("`text.txt` is damaged in the cache"), "{how}: {refused}");
-        assert!(refused.contains("is now in quarantine; run the pipeline to make it again"), "{how}: {refused}");
+        assert!(refused.contains("is now in quarantine); run the pipeline to make it again"), "{how}: {refused}");
         assert!(!place.exists() && !object.exists(), "{how}");
 
         // As a run does.

@@ -70,7 +70,9 @@ pub(super) fn judge(last_word: Option<Status>, status: ExitStatus, stopped: bool
 
 fn crash(message: &str, status: ExitStatus) -> Ending {
     let hint = match status.signal() {
-        Some(9) => "most likely the machine ran out of memory: see `dmesg`, and give the stage less to do at a time",
+        Some(9) => {
+            "if nobody killed it, the machine most likely ran out of memory: see `dmesg`, and give the stage less to do at a time"
+        }
         Some(_) => "its log may say more: `pipe log`",
         None => "this is a bug in the stage: please report it with its log",
     };

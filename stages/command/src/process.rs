@@ -201,7 +201,9 @@ fn status_hint(status: i32) -> Option<String> {
 
 fn signal_hint(signal: i32) -> Option<&'static str> {
     match signal {
-        9 => Some("most likely the machine ran out of memory: see `dmesg`, and give it less to do at a time"),
+        9 => Some(
+            "if nobody killed it, the machine most likely ran out of memory: see `dmesg`, and give it less to do at a time",
+        ),
         13 => Some("it wrote to a program that had ended, such as `head`"),
         _ => None,
     }

@@ -1,6 +1,7 @@
 //! What a run survives, told as disasters: what happens, what a person reads, and what is left.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod changing;
 mod clock;
 mod damage;
 mod inherited;

@@ -159,3 +159,23 @@ fn a_worker_that_closes_its_output_has_no_result() {
     let next = project.run(&["--set", "stages.wild.with.trick=none"]).unwrap();
     assert_eq!((next.code(), next.started()), (0, vec!["wild".to_owned()]), "{next:?}");
 }
+
+#[test]
+fn a_worker_that_is_killed_from_outside_is_said_to_be_killed_and_perhaps_for_memory() {
+    let project = project("name: wild\nstages:\n  wild: { kind: wild, with: { text: wild, trick: be_killed } }\n");
+    let ran = project.run(&[]).unwrap();
+    let failure = &ran.events_of("stage_failed").next().unwrap()["failure"];
+    assert_eq!((ran.code(), &failure["chain"][0]), (1, &"its worker was killed by signal 9 (out of memory?)".into()));
+    let hint = failure["hint"].as_str().unwrap();
+    assert!(hint.contains("if nobody killed it, the machine most likely ran out of memory"), "{hint}");
+}
+
+#[test]
+fn a_worker_that_gets_no_memory_fails_alone() {
+    let project = project("name: wild\nstages:\n  wild: { kind: wild, with: { text: wild, trick: eat_memory } }\n");
+    let ran = project.run(&[]).unwrap();
+    let failure = &ran.events_of("stage_failed").next().unwrap()["failure"];
+    assert_eq!((ran.code(), &failure["chain"][0]), (1, &"its worker was killed by signal 6 (abort)".into()));
+    // The log has its last words.
+    assert!(failure["tail"].to_string().contains("memory allocation of 67108864 bytes failed"), "{failure}");
+}

@@ -338,7 +338,7 @@ stages:
 
 #[test]
 fn no_attempt_of_a_stage_has_the_log_of_another_stage() {
-    let id = RunId::generate();
+    let id = RunId::generate(None);
     // A matrix over 1 and 1.2 makes both of these.
     let (one, other) = (StageName::new("a@1").unwrap(), StageName::new("a@1.2").unwrap());
     assert_ne!(Runs::log(&id, one.as_str(), 2), Runs::log(&id, other.as_str(), 1));

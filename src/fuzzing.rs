@@ -9,19 +9,22 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use pipe_stage::{Digest, Job, manifest::Manifest};
+use pipe_stage::{Job, manifest::Manifest};
 use pipe_yaml::{Node, Parsed, Span, Value};
 
 use crate::{
-    bundle::{self, BundleError, Contents, Limits, Reader, Writer},
     cache, config,
     config::{ConfigError, Pipeline, Source},
     graph::Graph,
     registry,
     report::{Human, JsonLines},
-    runs::{RunRecord, resolved_yaml},
+    runs::{RunRecord, resolved_yaml, to_yaml},
     scheduler,
 };
+
+mod bundle;
+
+pub use bundle::bundle;
 
 /// A pipeline file. Its comments `# set PATH=VALUE` are what the command line puts over it.
 ///
@@ -107,7 +110,8 @@ pub fn yaml(bytes: &[u8]) {
         problem.span.into_iter().for_each(|span| check_span(text, span));
     }
     let value = root.to_json();
-    let written = serde_yaml::to_string(&value).unwrap_or_else(|error| panic!("{error}: {value}"));
+    let written = to_yaml(&value);
+    assert!(!written.is_empty(), "{value}");
     if problems.is_empty() && written.len() <= pipe_yaml::MAX_BYTES {
         match pipe_yaml::parse(&written) {
             Ok(again) => assert_eq!(again.to_json(), value, "{written}"),
@@ -256,70 +260,6 @@ pub fn journal(bytes: &[u8]) {
     }
     let text = serde_json::to_string(&record).unwrap_or_else(|error| panic!("{error}: {record:?}"));
     assert!(!text.is_empty());
-}
-
-/// A bundle three times over: the bytes as they are, the bytes as the archive in one, and the bytes as paths and
-/// contents, in turn, each ended by a NUL. What is read is what the manifest says, and is the only way to write it.
-pub fn bundle(bytes: &[u8]) {
-    let limits = Limits { total_bytes: 1 << 20, manifest_bytes: 1 << 16, entries: 1000, ..Limits::default() };
-    read_bundle(bytes, &limits);
-    if let Ok(compressed) = zstd::encode_all(bytes, 1) {
-        read_bundle(&compressed, &limits);
-    }
-    let mut parts = bytes.split(|byte| *byte == 0);
-    let mut files = Vec::new();
-    while let (Some(path), Some(body)) = (parts.next(), parts.next()) {
-        files.push((String::from_utf8_lossy(path).into_owned(), body.to_vec()));
-    }
-    let entry = |(path, body): &(String, Vec<u8>)| bundle::Entry {
-        path: path.clone(),
-        digest: Digest::of(body),
-        size: body.len() as u64,
-        executable: body.first() == Some(&b'#'),
-    };
-    let Ok(contents) = Contents::new(files.iter().map(entry).collect(), &limits) else { return };
-    files.sort();
-    let written = write_bundle(&contents, &files);
-    assert_eq!(read_bundle(&written, &limits), Some(files));
-}
-
-/// The files of a bundle, if it is sound.
-fn read_bundle(bytes: &[u8], limits: &Limits) -> Option<Vec<(String, Vec<u8>)>> {
-    let mut files = Vec::new();
-    let reader = Reader::new(bytes, limits).map_err(|error| check_refusal(&error)).ok()?;
-    let name = reader.name();
-    let read = reader.read(|entry, body| {
-        let mut bytes = Vec::new();
-        body.read_to_end(&mut bytes)?;
-        assert_eq!(bytes.len() as u64, entry.size);
-        files.push((entry.path.clone(), bytes));
-        Ok(())
-    });
-    let contents = read.map_err(|error| check_refusal(&error)).ok()?;
-    assert_eq!(Digest::of(contents.to_text().as_bytes()), name);
-    for (entry, (path, bytes)) in contents.entries().iter().zip(&files) {
-        assert_eq!((&entry.path, entry.digest), (path, Digest::of(bytes)));
-        assert!(stays_inside(path), "{path:?}");
-    }
-    let archive = |bundle: &[u8]| zstd::decode_all(bundle).unwrap_or_else(|error| panic!("{error}"));
-    assert!(archive(&write_bundle(&contents, &files)) == archive(bytes), "written again, the archive is another");
-    Some(files)
-}
-
-fn write_bundle(contents: &Contents, files: &[(String, Vec<u8>)]) -> Vec<u8> {
-    let write = || {
-        let mut writer = Writer::new(Vec::new(), contents)?;
-        for (_, body) in files {
-            writer.entry(body.as_slice())?;
-        }
-        writer.finish()
-    };
-    write().unwrap_or_else(|error: BundleError| panic!("{error}"))
-}
-
-fn check_refusal(error: &BundleError) {
-    let shown = error.to_string();
-    assert!(!shown.is_empty() && !shown.contains(char::is_control), "{shown:?}");
 }
 
 /// Whether a path, joined to a folder, leads to something in it.

@@ -28,7 +28,7 @@ mod logs;
 mod path;
 mod reader;
 mod secrets;
-mod tar_head;
+pub(crate) mod tar_head;
 mod unpack;
 mod writer;
 
@@ -43,7 +43,7 @@ pub use unpack::Unpacked;
 pub use writer::Writer;
 
 /// The first entry.
-const MANIFEST: &str = "manifest";
+pub(crate) const MANIFEST: &str = "manifest";
 
 /// The entry that tells of the run.
 const EXPERIMENT: &str = "experiment.json";

@@ -8,10 +8,10 @@ use tar::{EntryType, Header};
 pub(super) const BLOCK: usize = 512;
 
 /// What ends an archive.
-pub(super) const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
+pub(crate) const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 
 /// The bytes before an entry: a header, and before that the long path where the header has no room for it.
-pub(super) fn of(path: &str, size: u64, executable: bool) -> Vec<u8> {
+pub(crate) fn of(path: &str, size: u64, executable: bool) -> Vec<u8> {
     let mode = if executable { 0o755 } else { 0o644 };
     let mut header = Header::new_ustar();
     if header.set_path(path).is_ok() {
@@ -33,7 +33,7 @@ pub(super) fn of(path: &str, size: u64, executable: bool) -> Vec<u8> {
 }
 
 /// How many zeros follow the bytes of an entry.
-pub(super) fn padding(size: u64) -> usize {
+pub(crate) fn padding(size: u64) -> usize {
     let rest = (size % BLOCK as u64) as usize;
     if rest == 0 { 0 } else { BLOCK - rest }
 }

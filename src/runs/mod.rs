@@ -39,6 +39,8 @@ pub(crate) use measure::figures;
 pub use read::RunSummary;
 pub use record::{Asked, AttemptRun, Counts, Outcome, RunRecord, RunStatus, StageRun};
 pub use resolved::resolved_yaml;
+#[cfg(any(test, fuzzing))]
+pub(crate) use resolved::to_yaml;
 pub use retention::{Judged, Retention, Stays, Unclear};
 
 /// The run records of a home.

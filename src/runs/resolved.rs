@@ -15,9 +15,22 @@ const FILE: &str = "file://";
 pub fn resolved_yaml(pipeline: &Pipeline) -> String {
     let stages: serde_json::Map<String, Value> =
         pipeline.stages.iter().map(|(name, spec)| (name.to_string(), resolved_stage(pipeline, spec))).collect();
-    let pipeline = json!({ "name": pipeline.name, "stages": stages });
-    // JSON of strings, numbers, lists and maps is always YAML.
-    serde_yaml::to_string(&pipeline).unwrap_or_default()
+    to_yaml(&json!({ "name": pipeline.name, "stages": stages }))
+}
+
+/// Line breaks to YAML 1.1, which is what is written, and characters like any other to YAML 1.2, which is what is read.
+const FORMER_BREAKS: [(char, &str); 3] = [('\u{85}', "\\u0085"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029")];
+
+/// JSON as YAML that says the same.
+pub(crate) fn to_yaml(value: &Value) -> String {
+    // JSON of strings, numbers, lists and maps can always be written.
+    let yaml = serde_yaml::to_string(value).unwrap_or_default();
+    if !yaml.contains(FORMER_BREAKS.map(|(character, _)| character)) {
+        return yaml;
+    }
+    // Text around them would be indented, and so changed. JSON is YAML too, and has escapes for them.
+    let json = format!("{value:#}\n");
+    FORMER_BREAKS.iter().fold(json, |json, (character, escape)| json.replace(*character, escape))
 }
 
 fn resolved_stage(pipeline: &Pipeline, spec: &StageSpec) -> Value {

@@ -38,13 +38,18 @@ impl Drop for Folder {
     }
 }
 
-/// A safetensors file, or, if it begins with a brace, the index of a model whose one shard holds the tensors `a` and
-/// `b`: whatever opens can be read, tensor by tensor.
+/// A safetensors file; or, if it begins with a brace, the index of a model whose one shard holds the tensors `a` and `b`;
+/// or, if it begins with `#`, a header, a NUL and the data of a file whose length is put before them. Whatever opens can
+/// be read, tensor by tensor.
 pub fn safetensors(bytes: &[u8]) {
     let folder = Folder::new();
     if bytes.starts_with(b"{") {
         folder.write(INDEX_FILE, bytes);
         shard(&folder.0.join("one.safetensors"));
+    } else if let Some(rest) = bytes.strip_prefix(b"#") {
+        let (header, data) = rest.split_at(rest.iter().position(|byte| *byte == 0).unwrap_or(rest.len()));
+        let length = (header.len() as u64).to_le_bytes();
+        folder.write(WEIGHTS_FILE, &[&length, header, data.get(1..).unwrap_or_default()].concat());
     } else {
         folder.write(WEIGHTS_FILE, bytes);
     }

@@ -26,7 +26,12 @@ use self::{
     inspect::{Situation, inspect},
     written::Place,
 };
-use super::{CacheError, Entry, Manifest, Store, atomic::rename_to_free, crash, error::Trying};
+use super::{
+    CacheError, Entry, Manifest, Store,
+    atomic::{self, rename_to_free},
+    crash,
+    error::Trying,
+};
 
 pub(super) use self::copy::copy_file;
 
@@ -102,11 +107,13 @@ impl Store {
     fn write_new(&self, path: &Path, targets: &[Target<'_>], form: Form) -> Result<(), CacheError> {
         let beside = self.beside(path)?;
         let copy = beside.path().join("copy");
-        targets.par_iter().try_for_each(|target| {
-            let staged = if form == Form::File { copy.clone() } else { copy.join(target.name) };
+        let staged = |target: &Target<'_>| if form == Form::File { copy.clone() } else { copy.join(target.name) };
+        let written = targets.par_iter().map(|target| {
+            let staged = staged(target);
             create_parent(&staged)?;
-            self.write_copy(target.entry, &staged)
-        })?;
+            self.write_copy(target.entry, &staged).map(|()| staged)
+        });
+        sync_all(&written.collect::<Result<Vec<_>, _>>()?)?;
         crash::point("checkout.staged");
         let renamed = match form {
             // An empty folder may be in the way.
@@ -120,7 +127,11 @@ impl Store {
     fn change(&self, path: &Path, targets: &[Target<'_>], changes: &inspect::Changes) -> Result<(), CacheError> {
         let beside = self.beside(path)?;
         let staged = |index: usize| beside.path().join(index.to_string());
-        changes.write.par_iter().try_for_each(|&index| self.write_copy(targets[index].entry, &staged(index)))?;
+        let written = changes.write.par_iter().map(|&index| {
+            let staged = staged(index);
+            self.write_copy(targets[index].entry, &staged).map(|()| staged)
+        });
+        sync_all(&written.collect::<Result<Vec<_>, _>>()?)?;
         crash::point("checkout.staged");
         for obstacle in &changes.clear {
             let removed = if obstacle.is_dir() && !obstacle.is_symlink() {
@@ -163,6 +174,12 @@ impl Store {
     fn write_copy(&self, entry: &Entry, path: &Path) -> Result<(), CacheError> {
         copy_file(&self.home().object(&entry.digest), path, if entry.executable { 0o777 } else { 0o666 })
     }
+}
+
+/// What was copied is sure to be whole before it gets its name: a power cut must not leave an empty file that looks as if
+/// somebody had edited it.
+fn sync_all(copies: &[PathBuf]) -> Result<(), CacheError> {
+    atomic::sync(&copies.iter().map(PathBuf::as_path).collect::<Vec<_>>())
 }
 
 /// The path without links and `..` on the way to its last part, which may be a link, or not be there.

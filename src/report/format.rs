@@ -116,10 +116,11 @@ pub fn padded(text: &str, columns: usize) -> String {
     format!("{text}{:1$}", "", columns.saturating_sub(width(text)))
 }
 
-/// A line of foreign text without escape sequences and control characters, so that it cannot steer the terminal.
+/// A line of foreign text without escape sequences and control characters, so that it cannot steer the terminal. Where
+/// it is broken, a blank stands.
 pub fn printable(line: &str) -> String {
     let stripped = anstream::adapter::strip_str(line).to_string();
-    stripped.chars().map(|c| if c == '\t' { ' ' } else { c }).filter(|c| !c.is_control()).collect()
+    stripped.chars().map(|c| if matches!(c, '\t' | '\n') { ' ' } else { c }).filter(|c| !c.is_control()).collect()
 }
 
 /// The same for a text of several lines, of which all but the first are indented.
@@ -140,6 +141,11 @@ fn three_digits(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn foreign_text_steers_no_terminal_and_its_words_stay_apart() {
+        assert_eq!(printable("\u{1b}[2Jone\ttwo\nthree\u{7}\r"), "one two three");
+    }
 
     #[test]
     fn bytes_keep_three_digits_across_units() {

@@ -261,7 +261,7 @@ impl Sink for Human {
             }
             Event::RunStarted { run, pipeline, stages } => {
                 self.width = stages.iter().map(|stage| format::width(stage)).max().unwrap_or(0);
-                let name = self.paint(pipeline, Style::new().bold());
+                let name = self.paint(&format::printable(pipeline), Style::new().bold());
                 self.header = Some(format!("{name}: {}, run {run}", format::plural(stages.len(), "stage")));
             }
             Event::StageHit { stage } if self.header.is_some() => self.silent_hits.push(stage.clone()),

@@ -91,13 +91,23 @@ impl Source {
         }
     }
 
-    /// A digest of all that was written: as long as it stays, the same `pipe` reads the same pipeline.
+    /// A digest of all that was written, and where: as long as it stays, the same `pipe` reads the same pipeline.
     pub fn digest(&self) -> Digest {
         let mut hasher = blake3::Hasher::new();
-        let behind = self.behind.iter().map(|text| text.text.as_str());
-        for text in [env!("CARGO_PKG_VERSION"), &self.text].into_iter().chain(behind) {
-            hasher.update(&(text.len() as u64).to_le_bytes());
-            hasher.update(text.as_bytes());
+        let mut add = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        add(env!("CARGO_PKG_VERSION").as_bytes());
+        add(self.text.as_bytes());
+        for Behind { origin, text, .. } in &self.behind {
+            // What a base names, it names from its own folder.
+            if let Origin::File { folder, .. } = origin {
+                let own = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+                add(own.parent().unwrap_or(Path::new("")).as_os_str().as_encoded_bytes());
+                add(folder.as_os_str().as_encoded_bytes());
+            }
+            add(text.as_bytes());
         }
         hasher.finalize().into()
     }
@@ -170,6 +180,18 @@ mod tests {
         let base = source.push_override("y=no".to_owned());
         let location = source.locate(Span { start: base + 2, end: base + 4 });
         assert_eq!((location.origin.as_str(), location.text, location.line, location.column), ("--set", "y=no", 1, 3));
+    }
+
+    #[test]
+    fn the_same_texts_in_other_folders_are_another_pipeline() {
+        let digest = |path: &str, base: &str| {
+            let mut source = Source::new(path, "extends: base.yaml");
+            source.push_file("base.yaml".into(), base.into(), "name: a".to_owned());
+            source.digest()
+        };
+        assert_eq!(digest("/a/x.yaml", "/b"), digest("/a/x.yaml", "/b"));
+        assert_ne!(digest("/a/x.yaml", "/b"), digest("/a/x.yaml", "/c"));
+        assert_ne!(digest("/a/x.yaml", "/b"), digest("/c/x.yaml", "/b"));
     }
 
     #[test]

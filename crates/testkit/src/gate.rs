@@ -4,6 +4,7 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
@@ -11,6 +12,9 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{CWD, FileType, Mode, OFlags, mknodat},
 };
+
+/// So long a test waits for a worker.
+const PATIENCE: Timespec = Timespec { tv_sec: 120, tv_nsec: 0 };
 
 /// The test's side: a folder with the pipes `arrived` and `go`.
 #[derive(Debug, Clone)]
@@ -46,26 +50,38 @@ impl Gate {
     /// Waits until a worker stands at the gate.
     ///
     /// # Errors
-    /// If the pipe cannot be read.
+    /// If the pipe cannot be read, or nobody comes: a test that is wrong fails, and does not wait for ever.
     pub fn wait_for_worker(&self) -> io::Result<Arrived> {
-        let mut pipe = File::open(self.folder.join("arrived"))?;
+        let pipe = self.arrivals()?;
+        if !has_come(&pipe, PATIENCE)? {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("nobody at {}", self.folder.display())));
+        }
+        let flags = rustix::fs::fcntl_getfl(&pipe)?;
+        rustix::fs::fcntl_setfl(&pipe, flags - OFlags::NONBLOCK)?;
+        let mut pipe = File::from(pipe);
         pipe.read_exact(&mut [0])?;
         Ok(Arrived { pipe, folder: self.folder.clone() })
     }
-}
 
-impl Gate {
     /// Whether a worker stands at the gate, or is about to.
     ///
     /// # Errors
     /// If the pipe cannot be read.
     pub fn has_worker(&self) -> io::Result<bool> {
-        let path = self.folder.join("arrived");
-        let pipe = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
-        let mut fds = [PollFd::new(&pipe, PollFlags::IN)];
-        poll(&mut fds, Some(&Timespec::default()))?;
-        Ok(!fds[0].revents().is_empty())
+        has_come(&self.arrivals()?, Timespec::default())
     }
+
+    /// The pipe on which workers say that they are there, whether one is there or not.
+    fn arrivals(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        Ok(rustix::fs::open(self.folder.join("arrived"), flags, Mode::empty())?)
+    }
+}
+
+fn has_come(pipe: &OwnedFd, patience: Timespec) -> io::Result<bool> {
+    let mut fds = [PollFd::new(pipe, PollFlags::IN)];
+    poll(&mut fds, Some(&patience))?;
+    Ok(!fds[0].revents().is_empty())
 }
 
 impl Arrived {

@@ -1,6 +1,9 @@
 //! What a run leaves behind for `pipe log`, `pipe get` and the next plan.
 
-use std::fs;
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 use pipe::{
     cache::Home,
@@ -79,7 +82,15 @@ fn a_killed_run_leaves_a_record_that_never_ended() {
     project.write("pipeline.yaml", &format!("name: killed\nstages:\n  x: {{ kind: write, with: {with} }}\n")).unwrap();
     let running = project.start(&[]).unwrap();
     let worker = gate.wait_for_worker().unwrap();
-    assert_eq!(latest(&project).status, RunStatus::Running, "everybody can see how a run stands");
+    let record = latest(&project);
+    assert_eq!(record.status, RunStatus::Running, "everybody can see how a run stands");
+    // What the worker says reaches the log through `pipe`.
+    let path = project.home().join("logs").join(record.id.as_str()).join("x.log");
+    let clock = Instant::now();
+    while !fs::read_to_string(&path).is_ok_and(|text| text.contains("about to Work")) {
+        assert!(clock.elapsed() < Duration::from_secs(60), "the log stays empty");
+        thread::sleep(Duration::from_millis(2));
+    }
     running.signal(Signal::KILL).unwrap();
     worker.wait_for_death().unwrap();
     running.finish().unwrap();

@@ -1,6 +1,6 @@
 //! How many stages run at once, in which order they begin, and what each is given.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, thread, time::Instant};
 
 use pipe_testkit::{Gate, Project};
 
@@ -217,11 +217,13 @@ stages:
 #[test]
 fn what_took_long_the_last_time_begins_first() {
     let (project, gates) = at_gates(&[("a", ""), ("b", "")]);
+    let clock = Instant::now();
     let mut running = project.start(&["--jobs", "2"]).unwrap();
     let b = gates[1].wait_for_worker().unwrap();
     gates[0].wait_for_worker().unwrap().open().unwrap();
-    // `b` is held until `a` is done, and so takes longer.
     running.wait_for("stage_finished").unwrap();
+    // Whenever `a` began, it took less than this; so long `b` is held from now on.
+    thread::sleep(clock.elapsed());
     b.open().unwrap();
     assert_eq!(running.finish().unwrap().code(), 0);
 

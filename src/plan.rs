@@ -23,6 +23,7 @@ use crate::{
     selection::Selection,
 };
 
+pub(crate) use difference::{Differing, differing};
 pub use explain::{Cause, Explanation, Field, Ingredients, Last, Source};
 pub use external::{External, Externals};
 pub use folder::{ChangeKind, FileChange, FolderChange};

@@ -1,9 +1,10 @@
 //! Builds the C++ shim against libtorch's headers.
 
-include!("rpath.rs");
+#[path = "rpath.rs"]
+mod rpath;
 
 fn main() {
-    emit_rpath();
+    rpath::emit();
     println!("cargo:rerun-if-changed=rpath.rs");
     println!("cargo:rerun-if-changed=shim/shim.cpp");
     let Some(libtorch) = std::env::var_os("LIBTORCH") else {

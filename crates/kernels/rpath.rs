@@ -1,8 +1,8 @@
-// Included by the build script of every crate whose own programs or tests link libtorch (Cargo hands link arguments
-// to the targets of the same package only). They then find libtorch at run time with no environment variable set.
+//! A module of the build script of every crate whose own programs or tests link libtorch (Cargo hands link arguments to
+//! the targets of the same package only). They then find libtorch at run time with no environment variable set.
 
 /// Where a program looks for libtorch: where it was built, then beside an installed program.
-fn emit_rpath() {
+pub(crate) fn emit() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-changed=build.rs");
     let Some(libtorch) = std::env::var_os("LIBTORCH") else { return };

@@ -1,8 +1,9 @@
 //! Lets this crate's tests find libtorch at run time.
 
-include!("../kernels/rpath.rs");
+#[path = "../kernels/rpath.rs"]
+mod rpath;
 
 fn main() {
-    emit_rpath();
+    rpath::emit();
     println!("cargo:rerun-if-changed=../kernels/rpath.rs");
 }

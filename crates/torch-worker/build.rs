@@ -1,8 +1,9 @@
 //! Makes `pipe-torch` find libtorch at run time.
 
-include!("../kernels/rpath.rs");
+#[path = "../kernels/rpath.rs"]
+mod rpath;
 
 fn main() {
     println!("cargo:rerun-if-changed=../kernels/rpath.rs");
-    emit_rpath();
+    rpath::emit();
 }

@@ -43,8 +43,22 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
+    /// The first of some tables, each smaller than the one before, that fits the terminal; the last one if none does.
+    /// Where there is no terminal, all fit.
+    pub(super) fn that_fits(tables: impl IntoIterator<Item = Self>) -> Self {
+        let room = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+        let mut shown = Self::default();
+        for table in tables {
+            shown = table;
+            if room.is_none_or(|room| shown.width() <= room) {
+                break;
+            }
+        }
+        shown
+    }
+
     /// How many columns of a terminal the widest line takes.
-    pub(super) fn width(&self) -> usize {
+    fn width(&self) -> usize {
         self.to_text(0).lines().map(|line| anstream::adapter::strip_str(line).to_string().width()).max().unwrap_or(0)
     }
 

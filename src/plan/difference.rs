@@ -26,10 +26,7 @@ pub(super) fn words(from: &Value, to: &Value) -> String {
 
 fn texts(from: &str, to: &str) -> String {
     let (old, new): (Vec<&str>, Vec<&str>) = (from.lines().collect(), to.lines().collect());
-    let before = old.iter().zip(&new).take_while(|(one, other)| one == other).count();
-    let rest = old[before..].iter().rev().zip(new[before..].iter().rev());
-    let behind = rest.take_while(|(one, other)| one == other).count();
-    let (gone, added) = (&old[before..old.len() - behind], &new[before..new.len() - behind]);
+    let Differing { before, gone, added } = differing(&old, &new);
     let line = before + 1;
     let quoted = |text: &str| Brief(&text.into()).to_string();
     let place = if old.len().max(new.len()) > 1 { format!(" in line {line}") } else { String::new() };
@@ -52,6 +49,24 @@ fn texts(from: &str, to: &str) -> String {
             format!("changed{place} from {} to {}{more}", quoted(&one), quoted(&other))
         }
     }
+}
+
+/// Where two texts differ, line by line.
+pub(crate) struct Differing<'text> {
+    /// How many lines are the same before.
+    pub(crate) before: usize,
+    /// The lines that only the first has.
+    pub(crate) gone: &'text [&'text str],
+    /// Those that only the second has.
+    pub(crate) added: &'text [&'text str],
+}
+
+/// What is left without the lines that both begin and end with.
+pub(crate) fn differing<'text>(old: &'text [&'text str], new: &'text [&'text str]) -> Differing<'text> {
+    let before = old.iter().zip(new).take_while(|(one, other)| one == other).count();
+    let (old, new) = (&old[before..], &new[before..]);
+    let behind = old.iter().rev().zip(new.iter().rev()).take_while(|(one, other)| one == other).count();
+    Differing { before, gone: &old[..old.len() - behind], added: &new[..new.len() - behind] }
 }
 
 /// The parts of two lines around the first character that differs, so that it is seen where they are cut.

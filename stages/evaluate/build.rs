@@ -1,10 +1,11 @@
 //! Lets this crate's tests find libtorch at run time.
 
-include!("../../crates/kernels/rpath.rs");
+#[path = "../../crates/kernels/rpath.rs"]
+mod rpath;
 
 fn main() {
     println!("cargo:rerun-if-changed=../../crates/kernels/rpath.rs");
     if std::env::var_os("CARGO_FEATURE_TORCH").is_some() {
-        emit_rpath();
+        rpath::emit();
     }
 }

@@ -158,9 +158,8 @@ fn the_engine_links_no_libtorch() {
 #[test]
 fn every_file_says_what_it_is_for() {
     for path in rust_files() {
-        let build_script = path.ends_with("build.rs") || path == Path::new("crates/kernels/rpath.rs");
         let first = read(&path).lines().next().unwrap_or_default().to_owned();
-        assert!(build_script || first.starts_with("//! "), "{} does not open with `//! `", path.display());
+        assert!(first.starts_with("//! "), "{} does not open with `//! `", path.display());
     }
 }
 

@@ -18,6 +18,9 @@ from . import machine
 # A run during which other processes used more than this many cores is taken again.
 NOISE_CORES = 0.3
 
+# In front of what lies in the repository.
+REPOSITORY = f"{Path(__file__).resolve().parents[3]}/"
+
 GNU_TIME = shutil.which("time", path="/usr/bin:/bin")
 
 
@@ -71,7 +74,10 @@ class Result:
 
     def as_json(self):
         """What is kept of it: seconds, MiB, cores."""
-        kept = {"tool": self.subject.tool, "command": [Path(self.subject.command[0]).name, *self.subject.command[1:]]}
+        program, *arguments = self.subject.command
+        # Where the repository lay says nothing.
+        arguments = [str(argument).replace(REPOSITORY, "") for argument in arguments]
+        kept = {"tool": self.subject.tool, "command": [Path(program).name, *arguments]}
         if self.failure:
             return kept | {"failure": self.failure}
         used = self.quiet()

@@ -3,7 +3,10 @@
 
 use serde_json::Value;
 
-use crate::{plan::Brief, report};
+use crate::{
+    plan::{Brief, Differing, differing},
+    report,
+};
 
 /// Digests are cut to so many digits, as everywhere.
 const SHORT: usize = 12;
@@ -49,13 +52,14 @@ pub(super) fn shown(from: &Option<Value>, to: &Option<Value>) -> Shown {
             return Shown::Pair(one, two);
         }
     }
-    let (old, new) = differing(from.lines().collect(), to.lines().collect());
-    let lead = match (&old[..], &new[..]) {
+    let (old, new): (Vec<&str>, Vec<&str>) = (from.lines().collect(), to.lines().collect());
+    let Differing { gone, added, .. } = differing(&old, &new);
+    let lead = match (gone, added) {
         ([old, ..], [new, ..]) => old.chars().zip(new.chars()).take_while(|(one, other)| one == other).count(),
         _ => 0,
     };
     let mut lines = Vec::new();
-    for (mark, side) in [(Mark::Gone, &old), (Mark::New, &new)] {
+    for (mark, side) in [(Mark::Gone, gone), (Mark::New, added)] {
         for (index, line) in side.iter().take(LINES).enumerate() {
             // Only the first lines stand for each other.
             lines.push((mark, cut(line, if index == 0 { lead } else { 0 })));
@@ -65,17 +69,6 @@ pub(super) fn shown(from: &Option<Value>, to: &Option<Value>) -> Shown {
         }
     }
     Shown::Lines(lines)
-}
-
-/// Without the lines that both begin and end with.
-fn differing<'text>(mut old: Vec<&'text str>, mut new: Vec<&'text str>) -> (Vec<&'text str>, Vec<&'text str>) {
-    let same = old.iter().zip(&new).take_while(|(old, new)| old == new).count();
-    old.drain(..same);
-    new.drain(..same);
-    let same = old.iter().rev().zip(new.iter().rev()).take_while(|(old, new)| old == new).count();
-    old.truncate(old.len() - same);
-    new.truncate(new.len() - same);
-    (old, new)
 }
 
 /// A line as far as it fits, from a little before its character `at`, where it begins to differ.

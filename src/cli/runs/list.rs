@@ -50,15 +50,7 @@ fn text(runs: &[RunSummary], total: usize, home: &Home) -> String {
         return format!("no runs are recorded in {}\n", home.root().display());
     }
     // In a terminal, what is least missed is left out until the lines fit.
-    let room = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
-    let fits = |table: &Table| room.is_none_or(|room| table.width() <= room);
-    let mut table = table(runs, Brevity::ALL[0]);
-    for brevity in Brevity::ALL {
-        table = self::table(runs, brevity);
-        if fits(&table) {
-            break;
-        }
-    }
+    let table = Table::that_fits(Brevity::ALL.into_iter().map(|brevity| table(runs, brevity)));
     let mut text = table.to_text(0);
     if runs.len() < total {
         text += &format!("\n{} of {total}: --limit shows more\n", runs.len());

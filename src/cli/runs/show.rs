@@ -81,16 +81,7 @@ fn text(run: &RunRecord, reasons: bool) -> String {
 
     let mut text = format!("run {}: {}{took}\n{}\n", run.id, word.style(style), about.to_text(0));
     // In a terminal, as many figures as fit.
-    let mut table = stages(run, FIGURES);
-    if let Some((room, _)) = terminal_size::terminal_size() {
-        let shorter = (0..FIGURES).rev().map(|figures| stages(run, figures));
-        for shorter in shorter {
-            if table.width() <= usize::from(room.0) {
-                break;
-            }
-            table = shorter;
-        }
-    }
+    let table = Table::that_fits((0..=FIGURES).rev().map(|figures| stages(run, figures)));
     // The table has a line a stage, and what is to be said of a stage follows its line.
     for (line, stage) in table.to_text(0).lines().zip(run.stages.values()) {
         text += line;

@@ -119,17 +119,12 @@ fn copy(shared: &Shared<'_>, spec: &StageSpec, outputs: &BTreeMap<String, Digest
         }
         Ok(())
     };
-    let wanted = spec
+    let mut wanted = spec
         .outputs
         .iter()
         .filter_map(|output| Some((output, outputs.get(&output.name)?, spec.checkout.get(&output.name)?)));
-    let mut result = Ok(());
-    for (output, artifact, place) in wanted {
-        result = one(&output.name, output.form, artifact, place).map_err(|error| refused(&error));
-        if result.is_err() {
-            break;
-        }
-    }
+    let result = wanted.try_for_each(|(output, artifact, place)| one(&output.name, output.form, artifact, place));
+    let result = result.map_err(|error| refused(&error));
     Copied { messages, result, seconds: clock.elapsed().as_secs_f64() }
 }
 

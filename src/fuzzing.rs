@@ -66,11 +66,12 @@ fn meaning(pipeline: &Pipeline) -> Vec<String> {
             })
             .collect();
         format!(
-            "{} {} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {inputs:?}",
+            "{} {} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {inputs:?}",
             stage.name,
             stage.declaration.kind,
             stage.config,
             stage.user_files,
+            stage.references,
             stage.outputs,
             stage.environment,
             stage.resources,

@@ -10,6 +10,7 @@ pub mod config;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod graph;
+pub mod pins;
 pub mod plan;
 pub mod registry;
 pub mod report;

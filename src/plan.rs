@@ -28,8 +28,8 @@ pub use explain::{Cause, Explanation, Field, Ingredients, Last, Source};
 pub use external::{External, Externals};
 pub use folder::{ChangeKind, FileChange, FolderChange};
 pub use lookup::CacheLookup;
-pub(crate) use reason::Brief;
 pub use reason::Reason;
+pub(crate) use reason::{Brief, short_pin};
 
 /// What a plan asks of the cache.
 pub trait Lookup {
@@ -138,11 +138,14 @@ impl Plan {
         for name in graph.order().filter(|name| selection.stages.contains(*name)) {
             let Some(spec) = pipeline.stages.get(name) else { continue };
             let (inputs, waits_for) = resolve(spec, &made);
-            let (key, action) = if waits_for.is_empty() {
-                let Decision { key, action, .. } = decide(spec, inputs, externals.of(name), lookup);
+            let external = externals.of(name);
+            let (key, action) = if !external.unpinned.is_empty() {
+                (None, unpinned(external, waits_for))
+            } else if waits_for.is_empty() {
+                let Decision { key, action, .. } = decide(spec, inputs, external, lookup);
                 (Some(key), action)
             } else {
-                (None, look_ahead(spec, inputs, waits_for, externals.of(name), lookup))
+                (None, look_ahead(spec, inputs, waits_for, external, lookup))
             };
             let action = if selection.forced.contains(name) { action.forced() } else { action };
             if let Action::Hit { outputs } = &action {
@@ -215,6 +218,7 @@ fn identify(spec: &StageSpec, inputs: BTreeMap<String, Vec<Digest>>, external: &
         version: spec.declaration.version,
         config,
         files: external.files.clone(),
+        pins: external.pins.clone(),
         environment: external.environment.clone(),
         inputs,
     }
@@ -258,6 +262,13 @@ fn resolve(
         }
     }
     (inputs, waits_for)
+}
+
+/// What can be said of a stage before it is known what the names in it stand for.
+fn unpinned(external: &External, waits_for: BTreeSet<StageName>) -> Action {
+    let unpinned = external.unpinned.iter().map(|reference| Reason::Unpinned { name: reference.name.clone() });
+    let upstream = waits_for.into_iter().map(|stage| Reason::Upstream { stage });
+    Action::Run { reasons: unpinned.chain(upstream).collect() }
 }
 
 /// What can be said of a stage while some of its inputs are still to be made. A stage that changed itself will run,

@@ -5,16 +5,13 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::cache::FileIdentity;
+use crate::{cache::FileIdentity, pins::FILE_NAME};
 
 /// The folder of the pipeline and of the user's files.
 pub(super) const PROJECT: &str = "project";
 
 /// The pipeline in that folder.
 pub(super) const PIPELINE: &str = "pipeline.yaml";
-
-/// The lock file of a pipeline, beside it.
-pub(super) const LOCK: &str = "pipe.lock";
 
 /// For files from elsewhere, in that folder.
 const ELSEWHERE: &str = "from-elsewhere";
@@ -35,7 +32,7 @@ pub(super) fn place(written: &Path, kept: Option<&str>, identity: &FileIdentity)
     }
     let first = place.iter().next().map(|first| first.to_string_lossy().to_lowercase());
     match first.as_deref() {
-        None | Some(ELSEWHERE | PIPELINE | LOCK) => elsewhere(identity),
+        None | Some(ELSEWHERE | PIPELINE | FILE_NAME) => elsewhere(identity),
         Some(_) => place,
     }
 }

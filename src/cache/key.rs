@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::FileIdentity;
 
 /// Raised whenever the encoding below changes, which makes every key a new one.
-pub const KEY_SCHEMA: u64 = 2;
+pub const KEY_SCHEMA: u64 = 3;
 
 /// The digest of an [`Identity`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -31,6 +31,8 @@ pub struct Identity {
     pub config: Value,
     /// The user's files by the field that names them.
     pub files: BTreeMap<String, FileIdentity>,
+    /// What the names of things outside of this machine stand for, by the field that holds them.
+    pub pins: BTreeMap<String, String>,
     /// The declared environment variables with the digests of their values, which may be secrets; `None` if not set.
     pub environment: BTreeMap<String, Option<Digest>>,
     /// The artifacts of each input, in the order of the pipeline.
@@ -52,6 +54,11 @@ impl Identity {
             encoder.text(&file.name);
             encoder.boolean(file.folder);
             encoder.digest(&file.digest);
+        }
+        encoder.map(self.pins.len());
+        for (field, pin) in &self.pins {
+            encoder.text(field);
+            encoder.text(pin);
         }
         encoder.map(self.environment.len());
         for (name, value) in &self.environment {

@@ -10,6 +10,7 @@ use crate::{
     bundle::{BundleError, ShareError, UNPACKED},
     cache::CacheError,
     config::{self, ConfigError},
+    pins::{PinsError, SettleError},
     runs::Unclear,
     scheduler::RunError,
 };
@@ -130,7 +131,7 @@ impl CliError {
     fn as_config(&self) -> Option<&ConfigError> {
         match self {
             Self::Config(error)
-            | Self::Run(RunError::Pipeline(error))
+            | Self::Run(RunError::Pipeline(error) | RunError::Settle(SettleError::File(PinsError::Invalid(error))))
             | Self::Share(ShareError::Pipeline(error))
             | Self::Bundle { source: BundleError::Pipeline(error), .. } => Some(error),
             _ => None,

@@ -12,9 +12,11 @@ use super::{
 use crate::{
     cache::{Home, UserFiles},
     graph::Graph,
+    pins::{Pins, SettleError},
     plan::{Action, Brief, CacheLookup, Explanation, Externals, Field, Ingredients, Last, Source},
     report,
     runs::Story,
+    scheduler::RunError,
 };
 
 /// Of the titles before lines, in characters.
@@ -40,8 +42,9 @@ impl Explain {
         let stage = stage_named(&pipeline, &self.stage)?;
         let home = Home::locate(&pipeline.folder)?;
         let selected = graph.needed_for([&stage]);
-        let externals =
-            Externals::identify(&pipeline, &selected, &UserFiles::new(&home), |name| std::env::var_os(name))?;
+        let pins = Pins::load(&pipeline.folder).map_err(SettleError::from).map_err(RunError::from)?;
+        let variable = |name: &str| std::env::var_os(name);
+        let externals = Externals::identify(&pipeline, &selected, &UserFiles::new(&home), &pins, variable)?;
         let lookup = CacheLookup::new(&home, &pipeline.name);
         // The stage is there: its name was looked up above.
         if let Some(explanation) = Explanation::new(&pipeline, &graph, &externals, &lookup, &stage) {
@@ -100,7 +103,7 @@ fn heading(text: &str) -> String {
 }
 
 fn goes_in(ingredients: &Ingredients) -> String {
-    let Ingredients { kind, version, config, execution_only, files, environment, inputs } = ingredients;
+    let Ingredients { kind, version, config, execution_only, files, pins, environment, inputs } = ingredients;
     let mut text = heading("what is in the key");
     text += &section("kind", [vec![format!("{kind}, version {version}").into()]]);
     text += &section("config", config.iter().map(field));
@@ -109,6 +112,7 @@ fn goes_in(ingredients: &Ingredients) -> String {
         vec![field.clone().into(), report::printable(&name).into(), file.digest.short().into()]
     };
     text += &section("files", files.iter().map(file));
+    text += &section("pins", pins.iter().map(|(field, pin)| vec![field.clone().into(), report::printable(pin).into()]));
     text += &section("inputs", inputs.iter().map(source));
     let variable = |(name, is_set): (&String, &bool)| {
         vec![name.clone().into(), if *is_set { "set (its value counts)" } else { "not set" }.into()]

@@ -5,7 +5,11 @@ use std::{num::NonZeroUsize, process::ExitCode};
 use clap::Args;
 
 use super::{
-    CliError, Exit, Format, count::at_least_one, pipeline::PipelineArguments, plan, selection::SelectionArguments,
+    CliError, Exit, Format, candidates,
+    count::at_least_one,
+    pipeline::{PipelineArguments, stages_named},
+    plan,
+    selection::SelectionArguments,
     typed::again,
 };
 use crate::{
@@ -21,6 +25,10 @@ pub(super) struct Run {
     pipeline: PipelineArguments,
     #[command(flatten)]
     selection: SelectionArguments,
+    /// Take the newest version of what these stages name elsewhere (a branch on a hub, a folder of a bucket), and keep
+    /// in pipe.lock which that is
+    #[arg(long, value_name = "STAGE", num_args = 1.., conflicts_with = "dry_run", add = candidates::stages())]
+    refresh: Vec<String>,
     /// How many stages may run at a time. Default: as many as there are CPUs for, of which a stage that does not say
     /// how many it uses (`resources.cpus`) counts for one; with --jobs, it counts for none
     #[arg(long, short, value_name = "N", value_parser = at_least_one)]
@@ -49,7 +57,8 @@ impl Run {
         let home = Home::locate(&pipeline.folder)?;
         let Self { jobs, resources, keep_going, .. } = self;
         let resources = resources.unwrap_or_default();
-        let options = Options { request, jobs, resources, keep_going, again: again() };
+        let refresh = stages_named(&pipeline, &self.refresh)?;
+        let options = Options { request, refresh, jobs, resources, keep_going, again: again() };
         let mut sink: Box<dyn Sink> = match self.format {
             Format::Text => Box::new(Human::stderr()),
             Format::Json => Box::new(JsonLines::new(std::io::stdout())),

@@ -5,7 +5,7 @@
 use std::{borrow::Cow, collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use indexmap::IndexMap;
-use pipe_stage::{Declaration, Digest, Form, Output, Resources, UserFile, name};
+use pipe_stage::{Declaration, Digest, Form, Output, Reference, Resources, UserFile, name};
 use pipe_yaml::{Node, Problem, Span};
 
 use super::{ConfigError, Source};
@@ -34,6 +34,8 @@ pub struct StageSpec {
     pub config: serde_json::Value,
     /// The user's own files that the stage names, as written: resolve them against [`Pipeline::folder`].
     pub user_files: Vec<UserFile>,
+    /// The names of what is outside of this machine that must be pinned.
+    pub references: Vec<Reference>,
     /// Where those that are inputs (`inputs.NAME`) stand in the text.
     pub file_spans: BTreeMap<String, Span>,
     /// The outputs it makes.

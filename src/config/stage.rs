@@ -133,6 +133,7 @@ impl<'a> Draft<'a> {
             declaration,
             config: config.value,
             user_files: config.user_files,
+            references: config.references,
             file_spans: inputs.file_spans,
             outputs: config.outputs,
             environment: config.environment,

@@ -68,6 +68,7 @@ pub(crate) fn pipeline(text: &str) -> Pipeline {
             declaration: &FAKE,
             config: serde_json::json!({}),
             user_files: Vec::new(),
+            references: Vec::new(),
             file_spans: BTreeMap::new(),
             outputs: FAKE.outputs.iter().map(|name| Output::folder(name)).collect(),
             environment: Vec::new(),

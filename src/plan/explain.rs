@@ -66,6 +66,8 @@ pub struct Ingredients {
     pub execution_only: Vec<Field>,
     /// The user's files by the field that names them.
     pub files: BTreeMap<String, FileIdentity>,
+    /// What the names of things elsewhere stand for, by the field that holds them.
+    pub pins: BTreeMap<String, String>,
     /// The declared environment variables, and whether each is set.
     pub environment: BTreeMap<String, bool>,
     /// The artifacts that it takes.
@@ -187,6 +189,7 @@ impl<L: Lookup> Way<'_, L> {
             config,
             execution_only: guides,
             files: identity.files,
+            pins: identity.pins,
             environment: identity.environment.into_iter().map(|(name, value)| (name, value.is_some())).collect(),
             inputs: inputs.map(source).collect(),
         }

@@ -121,6 +121,7 @@ mod tests {
             Graph,
             tests::{name, pipeline},
         },
+        pins::Pins,
         plan::{Action, Decision, External, Externals, Plan, decide},
         selection::Request,
     };
@@ -179,7 +180,10 @@ mod tests {
         let spec = pipeline.stages.get_mut("a").unwrap();
         spec.user_files = vec![pipe_stage::UserFile { field: "source".to_owned(), path: "chat.jsonl".into() }];
         let spec = spec.clone();
-        let look = || Externals::identify(&pipeline, &[name("a")].into(), &UserFiles::new(&home), |_| None).unwrap();
+        let look = || {
+            Externals::identify(&pipeline, &[name("a")].into(), &UserFiles::new(&home), &Pins::default(), |_| None)
+                .unwrap()
+        };
 
         fs::write(temp.path().join("chat.jsonl"), "one").unwrap();
         assert_eq!(reasons(&plan(&home, &pipeline, &look())), "never run");

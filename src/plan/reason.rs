@@ -10,6 +10,7 @@ use super::{FolderChange, Lookup, difference};
 use crate::{
     cache::{FileIdentity, Identity},
     config::{StageName, StageSpec},
+    pins::FILE_NAME,
     runs::{Outcome, Unsuccessful},
 };
 
@@ -64,6 +65,20 @@ pub enum Reason {
         to: Option<FileIdentity>,
         /// Which files of a folder differ; `None` if it is no folder, or its earlier state is not known.
         files: Option<FolderChange>,
+    },
+    /// The name of something elsewhere stands for another version of it.
+    Pin {
+        /// The field that holds the name.
+        field: String,
+        /// What it stood for; `None` if it named nothing.
+        from: Option<String>,
+        /// What it stands for; `None` if it names nothing.
+        to: Option<String>,
+    },
+    /// It is not known yet what the name of something elsewhere stands for.
+    Unpinned {
+        /// The name.
+        name: String,
     },
     /// A declared environment variable has another value. Neither value is shown: it may be a secret.
     Environment {
@@ -140,6 +155,12 @@ pub(super) fn differences(spec: &StageSpec, last: &Identity, now: &Identity, loo
         if from != to {
             let files = folder_change(from.as_ref(), to.as_ref(), lookup);
             reasons.push(Reason::File { field: field.clone(), from, to, files });
+        }
+    }
+    for field in union(last.pins.keys(), now.pins.keys()) {
+        let (from, to) = (last.pins.get(field).cloned(), now.pins.get(field).cloned());
+        if from != to {
+            reasons.push(Reason::Pin { field: field.clone(), from, to });
         }
     }
     for variable in union(last.environment.keys(), now.environment.keys()) {
@@ -227,6 +248,12 @@ impl fmt::Display for Reason {
             }
             Self::File { field, to: Some(to), .. } => write!(f, "`{field}` now names `{}`", to.name),
             Self::File { field, .. } => write!(f, "`{field}` no longer names a file"),
+            Self::Pin { field, from: Some(from), to: Some(to) } => {
+                write!(f, "`{field}` moved from {} to {}", short_pin(from), short_pin(to))
+            }
+            Self::Pin { field, to: Some(to), .. } => write!(f, "`{field}` now stands for {}", short_pin(to)),
+            Self::Pin { field, .. } => write!(f, "`{field}` no longer names anything elsewhere"),
+            Self::Unpinned { name } => write!(f, "{} is not in {FILE_NAME} yet", Cut(name, LONGEST_VALUE)),
             Self::Environment { variable, was_set: true, is_set: true } => {
                 write!(f, "the environment variable `{variable}` changed")
             }
@@ -263,6 +290,13 @@ fn input_changed(
             write!(f, ": {} made something new", names.join(", "))
         }
     }
+}
+
+/// Of a commit or digest, as much as a person needs; any other pin as it is.
+pub(crate) fn short_pin(pin: &str) -> &str {
+    const SHORT: usize = 12;
+    let is_hex = pin.len() > SHORT && pin.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hex { &pin[..SHORT] } else { pin }
 }
 
 /// A value as a person would write it, cut if it is long.

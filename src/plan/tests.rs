@@ -10,6 +10,7 @@ use super::*;
 use crate::{
     cache::{Environment, FileIdentity, Home, UserFiles},
     graph::tests::{FAKE_2, name, pipeline},
+    pins::Pins,
     runs::Outcome,
     selection::Request,
 };
@@ -372,7 +373,7 @@ fn a_declared_variable_counts_and_its_value_is_shown_nowhere() {
     let mut memory = Memory::default();
     let mut reasons = |value: Option<&str>| {
         let variable = |name: &str| value.filter(|_| name == "TOKEN").map(Into::into);
-        memory.externals = Externals::identify(&pipeline, &selected, &files, variable).unwrap();
+        memory.externals = Externals::identify(&pipeline, &selected, &files, &Pins::default(), variable).unwrap();
         let plan = memory.plan(&pipeline);
         memory.run(&pipeline);
         plan
@@ -427,7 +428,7 @@ fn files_that_are_missing_are_shown_all_at_once() {
     }
     let files = UserFiles::new(&Home::open(temp.path().join("home")).unwrap());
     let selected: indexmap::IndexSet<StageName> = [name("a"), name("b")].into();
-    let problems = Externals::identify(&pipeline, &selected, &files, |_| None).unwrap_err().to_json();
+    let problems = Externals::identify(&pipeline, &selected, &files, &Pins::default(), |_| None).unwrap_err().to_json();
     let lines: Vec<_> = problems.as_array().unwrap().iter().map(|problem| problem["line"].as_u64().unwrap()).collect();
     assert_eq!(lines, [1, 2]);
     assert!(problems[0]["message"].as_str().unwrap().contains("no.jsonl` does not exist"));

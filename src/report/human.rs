@@ -18,6 +18,7 @@ use super::{
     live::{Live, REDRAW_INTERVAL},
     meter::Meter,
 };
+use crate::{pins::FILE_NAME, plan::short_pin};
 
 /// Without a terminal, this long passes between two progress lines of a stage.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
@@ -258,6 +259,15 @@ impl Sink for Human {
             Event::CacheBusy { holder } => {
                 let holder = holder.as_deref().unwrap_or("another process");
                 self.print(&format!("waiting for {holder}, which cleans the cache up (pipe cache gc)"));
+            }
+            Event::Pinned { stage, name, from, to } => {
+                let (name, to) = (format::printable(name), format::printable(to));
+                let told = match from.as_deref().map(format::printable) {
+                    None => format!("{name} is {}", short_pin(&to)),
+                    Some(from) if from == to => format!("{name} is still {}", short_pin(&to)),
+                    Some(from) => format!("{name} moved from {} to {}", short_pin(&from), short_pin(&to)),
+                };
+                self.print(&format!("{}: {told}, noted in {FILE_NAME}", format::printable(stage)));
             }
             Event::RunStarted { run, pipeline, stages } => {
                 self.width = stages.iter().map(|stage| format::width(stage)).max().unwrap_or(0);

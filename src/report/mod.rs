@@ -17,6 +17,8 @@ use indexmap::IndexMap;
 use pipe_stage::{Digest, FailureClass, Level};
 use serde::Serialize;
 
+use crate::pins::Settled;
+
 pub use format::{amount, bytes, count, duration, measurement, moment, padded, plural, printable, short_moment, width};
 pub use human::Human;
 pub use json::JsonLines;
@@ -53,7 +55,18 @@ pub enum Event {
         /// Who is at it, as far as that is known.
         holder: Option<String>,
     },
-    /// The first event, but for [`Event::CacheBusy`].
+    /// It was asked what the name of something elsewhere stands for; before the run begins.
+    Pinned {
+        /// The stage that names it.
+        stage: String,
+        /// The name.
+        name: String,
+        /// What it stood for; `None` if that was not known.
+        from: Option<String>,
+        /// What it stands for.
+        to: String,
+    },
+    /// The first event, but for [`Event::CacheBusy`] and [`Event::Pinned`].
     RunStarted {
         /// The run's id.
         run: String,
@@ -223,6 +236,13 @@ pub enum Outcome {
     EnvironmentLacks,
     /// Someone stopped it.
     Cancelled,
+}
+
+impl Event {
+    /// What was found out about a name.
+    pub(crate) fn pinned(Settled { stage, name, from, to }: &Settled) -> Self {
+        Self::Pinned { stage: stage.to_string(), name: name.clone(), from: from.clone(), to: to.clone() }
+    }
 }
 
 impl Outcome {

@@ -57,6 +57,7 @@ impl Sink for StageLogs {
                 self.open.remove(stage);
             }
             Event::CacheBusy { .. }
+            | Event::Pinned { .. }
             | Event::RunStarted { .. }
             | Event::StageSkipped(_)
             | Event::StageHit { .. }

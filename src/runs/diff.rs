@@ -48,6 +48,8 @@ pub struct StageDiff {
     pub in_runs: InRuns,
     /// The kind and the fields of the pipeline file: inputs, resources, and those of `with` (dots between the parts).
     pub config: Vec<Change>,
+    /// What the names of things elsewhere stand for, by the field that holds them.
+    pub pins: Vec<Change>,
     /// The user's files by field; of a folder that changed the digest is another one.
     pub files: Vec<Change>,
     /// The declared environment variables whose values differ, which are not told.
@@ -152,6 +154,7 @@ impl StageDiff {
                 (Some(a), Some(b)) if both.is_some() => changes(&a, &b),
                 _ => Vec::new(),
             },
+            pins: compare(|parts| &parts.pins),
             files: compare(|parts| &parts.files),
             environment_variables: compare(|parts| &parts.variables).into_iter().map(|change| change.field).collect(),
             inputs: compare(|parts| &parts.inputs),
@@ -179,6 +182,7 @@ type Fields = BTreeMap<String, Value>;
 /// What an identity holds apart from the configuration.
 #[derive(Default)]
 struct Parts {
+    pins: Fields,
     files: Fields,
     variables: Fields,
     inputs: Fields,
@@ -191,6 +195,7 @@ fn parts(identity: &Identity) -> Parts {
         _ => digests.iter().map(Digest::to_string).collect(),
     };
     Parts {
+        pins: identity.pins.iter().map(|(field, pin)| (field.clone(), pin.clone().into())).collect(),
         files: identity.files.iter().map(|(field, identity)| (field.clone(), file(identity).into())).collect(),
         variables: identity
             .environment

@@ -74,6 +74,7 @@ impl Active {
             program: &program,
             stage: spec.name.as_str(),
             variables: &spec.environment,
+            surroundings: spec.declaration.surroundings,
             job,
             attempt: &attempt,
             grant: &grant,

@@ -1,7 +1,7 @@
-//! What a worker sees of the environment: a short list, the same for every kind, and what its stage declares.
+//! What a worker sees of the environment: a short list, the same for every kind, what its kind needs to reach other
+//! machines ([`pipe_stage::Kind::SURROUNDINGS`]), and what its stage declares ([`pipe_stage::Kind::environment`]).
 //!
-//! A variable that could change a byte of an artifact does not belong in the lists here: it would not be in the key.
-//! What a stage declares ([`pipe_stage::Kind::environment`]) is.
+//! A variable that could change a byte of an artifact must be declared by the stage: only that is in the key.
 
 use std::{path::Path, process::Command};
 
@@ -38,11 +38,11 @@ const FIXED: &[(&str, &str)] = &[
 /// Names the folder of the attempt, which is removed with it.
 pub(super) const TEMPORARY: &str = "TMPDIR";
 
-/// Gives `command` the environment of every worker, the variables `declared` by its stage, and nothing else. `temporary`
+/// Gives `command` the environment of every worker, the variables `named` by its kind or stage, and nothing else. `temporary`
 /// is its folder for temporary files. A test may have the worker of `stage` die: see [`pipe_stage::crash`].
-pub(super) fn declare(command: &mut Command, stage: &str, declared: &[String], temporary: &Path) {
+pub(super) fn declare<'a>(command: &mut Command, stage: &str, named: impl Iterator<Item = &'a str>, temporary: &Path) {
     command.env_clear().envs(FIXED.iter().copied());
-    for name in PASSED.iter().copied().chain(declared.iter().map(String::as_str)) {
+    for name in PASSED.iter().copied().chain(named) {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }
@@ -62,8 +62,7 @@ mod tests {
         // Cargo sets CARGO_MANIFEST_DIR for every test.
         assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
         let mut command = Command::new("true");
-        let declared = ["CARGO_PKG_NAME", "CERTAINLY_NOT_SET"].map(str::to_owned);
-        declare(&mut command, "a", &declared, Path::new("/scratch"));
+        declare(&mut command, "a", ["CARGO_PKG_NAME", "CERTAINLY_NOT_SET"].into_iter(), Path::new("/scratch"));
         let names: Vec<_> = command.get_envs().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
         assert!(names.iter().any(|name| name == "PATH"));
         assert!(names.iter().any(|name| name == "CARGO_PKG_NAME"));

@@ -34,11 +34,15 @@ mod strays;
 
 use std::{io, num::NonZeroUsize, time::Instant};
 
+use pipe_stage::FailureClass;
+
 use crate::{
     cache::{self, CacheError, Home, Records, Store, UserFiles},
-    config::{ConfigError, Pipeline, StageSpec},
+    config::{ConfigError, Pipeline, StageName, StageSpec},
     graph::Graph,
+    pins::{self, Pins, PinsError, SettleError},
     plan::{Action, CacheLookup, Externals, Plan},
+    registry,
     report::{Event, Sink, Summary},
     selection::{Request, Selection, SelectionError},
 };
@@ -51,6 +55,8 @@ pub use programs::{ProgramError, Programs};
 pub struct Options {
     /// The stages to bring up to date.
     pub request: Request,
+    /// The stages for which the newest version of what they name elsewhere is asked for.
+    pub refresh: Vec<StageName>,
     /// How many stages may run at a time; then a stage that does not say how many CPUs it uses counts for none. Without
     /// it, as many as the machine has CPUs for, and such a stage counts for one.
     pub jobs: Option<NonZeroUsize>,
@@ -74,6 +80,9 @@ pub enum RunError {
     /// The stages that are asked for do not go together, or lack what others should have made.
     #[error(transparent)]
     Selection(#[from] SelectionError),
+    /// It is not known what a name of something elsewhere stands for.
+    #[error(transparent)]
+    Settle(#[from] SettleError),
     /// A stage that has to run asks for more than there is.
     #[error(transparent)]
     Excess(#[from] Excess),
@@ -90,6 +99,9 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Pipeline(_) | Self::Selection(_) => 2,
+            Self::Settle(SettleError::File(PinsError::Invalid(_)) | SettleError::NothingMoves { .. }) => 2,
+            Self::Settle(SettleError::Unknown { class: FailureClass::Stage, .. }) => 1,
+            Self::Settle(_) => 3,
             Self::Excess(_) | Self::Cache(_) | Self::Program(_) | Self::System(_) => 3,
         }
     }
@@ -100,6 +112,8 @@ impl RunError {
             Self::Selection(error) => Some(error.help()),
             Self::Excess(error) => Some(error.help.clone()),
             Self::Program(error) => error.hint(),
+            Self::Settle(SettleError::Unknown { hint, .. }) => hint.clone(),
+            Self::Settle(_) => None,
             Self::Cache(error) => error.hint().map(str::to_owned),
             Self::Pipeline(_) | Self::System(_) => None,
         }
@@ -134,7 +148,9 @@ pub fn run(pipeline: &Pipeline, home: &Home, options: &Options, sink: &mut dyn S
         tracing::warn!(error = &error as &dyn std::error::Error, "scratch of earlier runs is left");
     }
     strays::adopt();
-    let outlook = Outlook::new(pipeline, home, graph, selection)?;
+    let told = |settled: &pins::Settled| sink.event(&Event::pinned(settled));
+    let pins = pins::settle(pipeline, &selection.stages, &options.refresh, &registry::runners(), told)?;
+    let outlook = Outlook::new(pipeline, home, graph, selection, &pins)?;
     outlook.refuse_excess(&options.resources)?;
     let Outlook { graph, selection, externals, mut lookup, .. } = outlook;
     let (store, records, programs) = (Store::new(home), Records::new(home), Programs::locate()?);
@@ -155,7 +171,8 @@ pub fn run(pipeline: &Pipeline, home: &Home, options: &Options, sink: &mut dyn S
 pub fn plan(pipeline: &Pipeline, home: &Home, request: &Request) -> Result<Plan, RunError> {
     let graph = Graph::new(pipeline)?;
     let selection = request.select(&graph)?;
-    Ok(Outlook::new(pipeline, home, graph, selection)?.plan())
+    let pins = Pins::load(&pipeline.folder).map_err(SettleError::from)?;
+    Ok(Outlook::new(pipeline, home, graph, selection, &pins)?.plan())
 }
 
 /// All that a plan needs, looked up.
@@ -168,9 +185,15 @@ struct Outlook<'run> {
 }
 
 impl<'run> Outlook<'run> {
-    fn new(pipeline: &'run Pipeline, home: &Home, graph: Graph, mut selection: Selection) -> Result<Self, RunError> {
+    fn new(
+        pipeline: &'run Pipeline,
+        home: &Home,
+        graph: Graph,
+        mut selection: Selection,
+        pins: &Pins,
+    ) -> Result<Self, RunError> {
         let (looked_at, files) = (selection.looked_at(&graph), UserFiles::new(home));
-        let externals = Externals::identify(pipeline, &looked_at, &files, |name| std::env::var_os(name))?;
+        let externals = Externals::identify(pipeline, &looked_at, &files, pins, |name| std::env::var_os(name))?;
         let lookup = CacheLookup::new(home, &pipeline.name);
         selection.take_given(pipeline, &graph, &externals, &lookup)?;
         Ok(Self { pipeline, graph, selection, externals, lookup })

@@ -136,6 +136,7 @@ fn job(spec: &StageSpec, shared: &Shared<'_>, identity: &Identity, attempt: &Att
         config: spec.config.clone(),
         inputs,
         user_files: user_files.collect(),
+        pins: identity.pins.clone(),
         output: attempt.output(),
         work: attempt.work(),
         resume: attempt.resume().to_owned(),

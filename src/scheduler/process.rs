@@ -64,6 +64,8 @@ pub(super) struct Launch<'a> {
     pub(super) stage: &'a str,
     /// Of the environment it sees these variables beside what every worker sees.
     pub(super) variables: &'a [String],
+    /// And these, which its kind needs.
+    pub(super) surroundings: &'a [&'a str],
     /// The job description, to be read from here.
     pub(super) job: File,
     /// It keeps the attempt's lock as long as it lives, also if the scheduler dies first: the next run waits until it
@@ -89,7 +91,7 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn spawn(launch: Launch<'_>) -> Result<Self, SpawnError> {
-        let Launch { program, stage, variables, job, attempt, grant } = launch;
+        let Launch { program, stage, variables, surroundings, job, attempt, grant } = launch;
         let mut command = Command::new(program);
         command
             .arg(WORKER_SUBCOMMAND)
@@ -99,7 +101,8 @@ impl Worker {
             // No stage may depend on where the scheduler was started.
             .current_dir("/")
             .process_group(0);
-        environment::declare(&mut command, stage, variables, &attempt.temporary());
+        let named = surroundings.iter().copied().chain(variables.iter().map(String::as_str));
+        environment::declare(&mut command, stage, named, &attempt.temporary());
         command.envs(grant.variables());
 
         // Workers are only spawned on this thread, so no other child inherits the descriptor in between.

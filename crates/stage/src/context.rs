@@ -83,6 +83,15 @@ impl Context {
         self.job.user_files.get(field).ok_or_else(|| Failure::environment(format!("the job has no file for `{field}`")))
     }
 
+    /// What the reference in the field `field` of the configuration stands for.
+    ///
+    /// # Errors
+    /// If the job does not say, which the engine rules out for what [`Kind::references`](crate::Kind::references) listed.
+    pub fn pin(&self, field: &str) -> Result<&str, Failure> {
+        let pin = self.job.pins.get(field).map(String::as_str);
+        pin.ok_or_else(|| Failure::environment(format!("the job does not say what `{field}` stands for")))
+    }
+
     /// How many threads the pipeline gives the stage; `None` leaves it to the stage.
     pub fn cpus(&self) -> Option<usize> {
         self.job.resources.cpus

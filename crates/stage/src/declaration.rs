@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::{Context, Failure, Kind, Output, Port, Problems, Program, Stage, UserFile, Validate};
+use crate::{Context, Failure, Kind, Output, Port, Problems, Program, Reference, Stage, UserFile, Validate};
 
 /// A [`Kind`], erased.
 #[derive(Clone, Copy)]
@@ -23,6 +23,8 @@ pub struct Declaration {
     pub open_inputs: bool,
     /// [`Kind::OPEN_OUTPUTS`]
     pub open_outputs: bool,
+    /// [`Kind::SURROUNDINGS`]
+    pub surroundings: &'static [&'static str],
     parse: fn(&pipe_yaml::Node) -> Result<ParsedConfig, Vec<pipe_yaml::Problem>>,
     schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
 }
@@ -36,6 +38,8 @@ pub struct ParsedConfig {
     pub value: serde_json::Value,
     /// [`Kind::user_files`]
     pub user_files: Vec<UserFile>,
+    /// [`Kind::references`]
+    pub references: Vec<Reference>,
     /// [`Kind::outputs`]
     pub outputs: Vec<Output>,
     /// [`Kind::environment`]
@@ -64,6 +68,7 @@ impl Declaration {
             outputs: K::OUTPUTS,
             open_inputs: K::OPEN_INPUTS,
             open_outputs: K::OPEN_OUTPUTS,
+            surroundings: K::SURROUNDINGS,
             parse: |node| {
                 let config: K::Config = pipe_yaml::deserialize(node)?;
                 let value = serde_json::to_value(&config).map_err(|error| {
@@ -72,6 +77,7 @@ impl Declaration {
                 Ok(ParsedConfig {
                     value,
                     user_files: K::user_files(&config),
+                    references: K::references(&config),
                     outputs: K::outputs(&config),
                     environment: K::environment(&config),
                     command: K::command(&config),
@@ -102,6 +108,7 @@ pub struct Runner {
     /// [`Kind::KIND`]
     pub kind: &'static str,
     run: fn(&Context) -> Result<(), Failure>,
+    resolve: fn(&serde_json::Value, &Reference) -> Result<String, Failure>,
 }
 
 impl Runner {
@@ -113,6 +120,7 @@ impl Runner {
                 let config: S::Config = serde_json::from_value(context.job().config.clone())?;
                 S::run(&config, context)
             },
+            resolve: |config, reference| S::resolve(&serde_json::from_value(config.clone())?, reference),
         }
     }
 
@@ -122,5 +130,13 @@ impl Runner {
     /// The stage's failure.
     pub fn run(&self, context: &Context) -> Result<(), Failure> {
         (self.run)(context)
+    }
+
+    /// Finds what a reference in a resolved configuration stands for.
+    ///
+    /// # Errors
+    /// The stage's failure.
+    pub fn resolve(&self, config: &serde_json::Value, reference: &Reference) -> Result<String, Failure> {
+        (self.resolve)(config, reference)
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::Digest;
 
 /// The version of the job description and of the events. Both sides must agree on it.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// One stage to run. Self-contained: every path is absolute, nothing is read from the surroundings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +25,8 @@ pub struct Job {
     pub inputs: BTreeMap<String, Vec<Artifact>>,
     /// The user's own files by the field of `config` that names them, with the digests that stand in the key.
     pub user_files: BTreeMap<String, Artifact>,
+    /// What the names of [`Kind::references`](crate::Kind::references) stand for, by the field that holds them.
+    pub pins: BTreeMap<String, String>,
     /// An existing folder. Each output of the kind is written below it, as `<output>/<outputs::NAME>/`.
     pub output: PathBuf,
     /// An existing, empty folder to work in, in the same file system as `output`.

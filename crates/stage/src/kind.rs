@@ -90,6 +90,17 @@ pub struct UserFile {
     pub path: PathBuf,
 }
 
+/// A name for something outside of this machine that may come to stand for other bytes: a branch on a hub, a folder in a
+/// bucket. The engine has it resolved once ([`Stage::resolve`]) and keeps the pin that came of it, a commit or a digest,
+/// beside the pipeline: until somebody asks for a newer one, the name stands for the same bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// The top-level field of the configuration that holds it.
+    pub field: String,
+    /// The name, in the form in which all who mean the same write it.
+    pub name: String,
+}
+
 /// The declaration of a kind: all that the engine must know. Needs no libtorch.
 pub trait Kind: 'static {
     /// The fields of `with:`.
@@ -113,6 +124,10 @@ pub trait Kind: 'static {
     /// Whether the outputs follow from the configuration, by [`Kind::outputs`], instead of from [`Kind::OUTPUTS`].
     const OPEN_OUTPUTS: bool = false;
 
+    /// The environment variables that tell where and how to reach what is outside: addresses, proxies, tokens. They reach
+    /// the workers of this kind and of no other, and no key: they must not change a byte of the output.
+    const SURROUNDINGS: &'static [&'static str] = &[];
+
     /// The outputs that a stage with this configuration makes.
     fn outputs(_config: &Self::Config) -> Vec<Output> {
         Self::OUTPUTS.iter().map(|name| Output::folder(name)).collect()
@@ -127,6 +142,12 @@ pub trait Kind: 'static {
     /// None where a kind only does what it is made for.
     fn command(_config: &Self::Config) -> Option<String> {
         None
+    }
+
+    /// The names in the configuration that must be pinned. The pins stand in the key, and reach the stage by
+    /// [`Context::pin`](crate::Context::pin).
+    fn references(_config: &Self::Config) -> Vec<Reference> {
+        Vec::new()
     }
 
     /// The user's own files that the configuration names. The engine resolves them against the pipeline's folder
@@ -144,6 +165,15 @@ pub trait Stage: Kind {
     /// # Errors
     /// Anything that keeps the output from being complete and right.
     fn run(config: &Self::Config, context: &Context) -> Result<(), Failure>;
+
+    /// Finds what one of [`Kind::references`] stands for now: a commit, or a digest. Asked by `pipe` itself before a run
+    /// begins, and only for what is not pinned yet.
+    ///
+    /// # Errors
+    /// Why that cannot be found out.
+    fn resolve(_config: &Self::Config, reference: &Reference) -> Result<String, Failure> {
+        Err(Failure::environment(format!("a `{}` stage cannot resolve `{}`", Self::KIND, reference.name)))
+    }
 }
 
 /// Checks that a type alone cannot express: ranges, and fields that depend on each other or on the inputs.

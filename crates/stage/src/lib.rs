@@ -24,5 +24,5 @@ pub use digest::Digest;
 pub use event::{Event, Level, Status};
 pub use failure::{FULL_DISK, Failure, FailureClass, is_full_disk};
 pub use job::{Artifact, Job, PROTOCOL, Resources};
-pub use kind::{EXECUTION_ONLY, Form, Kind, Output, Port, Problems, Program, Stage, UserFile, Validate};
+pub use kind::{EXECUTION_ONLY, Form, Kind, Output, Port, Problems, Program, Reference, Stage, UserFile, Validate};
 pub use worker::{WORKER_SUBCOMMAND, worker_main};

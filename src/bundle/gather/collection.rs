@@ -15,6 +15,7 @@ use crate::{
     },
     cache::{ActionRecord, Environment, Flaw, Store, UserFiles},
     config::{Pipeline, StageSpec},
+    pins::{FILE_NAME, Pins},
     runs::{Machine, Outcome, StageRun, resolved_yaml},
 };
 
@@ -41,10 +42,9 @@ impl Collection<'_> {
             spec.checkout.clear();
         }
         self.pipeline(&pipeline)?;
-        let lock = folder.join(layout::LOCK);
-        if lock.is_file() {
-            let bytes = std::fs::read(&lock).map_err(|source| ShareError::Read { path: lock, source })?;
-            self.add_bytes(format!("{}/{}", layout::PROJECT, layout::LOCK), bytes);
+        let pins = self.pins(&pipeline);
+        if !pins.is_empty() {
+            self.add_bytes(format!("{}/{FILE_NAME}", layout::PROJECT), pins.to_text().into_bytes());
         }
         let mut stages = indexmap::IndexMap::new();
         for (name, stage) in &run.stages {
@@ -127,6 +127,22 @@ impl Collection<'_> {
             spec.user_files[index].path = place;
         }
         Ok(())
+    }
+
+    /// What the names of things elsewhere stood for when the run took them. The file beside the pipeline may say something
+    /// newer by now.
+    fn pins(&mut self, pipeline: &Pipeline) -> Pins {
+        let mut pins = Pins::default();
+        for spec in pipeline.stages.values() {
+            let taken = self.actions.get(spec.name.as_str()).map(|action| &action.identity.pins);
+            for reference in &spec.references {
+                match taken.and_then(|taken| taken.get(&reference.field)) {
+                    Some(pin) => pins.set(&reference.name, pin),
+                    None => self.notes.push(format!("nothing tells which version of {} was taken", reference.name)),
+                }
+            }
+        }
+        pins
     }
 
     fn pipeline(&mut self, pipeline: &Pipeline) -> Result<(), ShareError> {

@@ -18,6 +18,7 @@ pub(crate) fn identity(config: Value) -> Identity {
         version: 1,
         config,
         files: BTreeMap::new(),
+        pins: BTreeMap::new(),
         environment: BTreeMap::new(),
         inputs: BTreeMap::new(),
     }
@@ -30,6 +31,7 @@ fn full() -> Identity {
         version: 3,
         config: json!({ "max_length": 384, "add_eos": true, "ratio": 0.5, "low": -1, "none": null, "list": ["a", 1] }),
         files: BTreeMap::from([("template".to_owned(), file)]),
+        pins: BTreeMap::from([("source".to_owned(), "c1899de".to_owned())]),
         environment: BTreeMap::from([("LEVEL".to_owned(), Some(Digest::of(b"3"))), ("UNSET".to_owned(), None)]),
         inputs: BTreeMap::from([("data".to_owned(), vec![Digest::of(b"one"), Digest::of(b"two")])]),
     }
@@ -38,12 +40,12 @@ fn full() -> Identity {
 /// If this fails, every cache in the world is void: raise `KEY_SCHEMA` and say so in the changelog.
 #[test]
 fn the_key_of_an_identity_never_changes() {
-    assert_eq!(full().key().to_string(), "daf9adedc778f7f53c6e3e703e7d5de25014097b328b01439aa802afd22dd71a");
+    assert_eq!(full().key().to_string(), "c1a5aef9bbfe638c7354fe8f49755f3a6de221d330535ab4811624862724306b");
 }
 
 #[test]
 fn everything_in_an_identity_counts() {
-    let changes: [fn(&mut Identity); 18] = [
+    let changes: [fn(&mut Identity); 20] = [
         |identity| identity.kind.push('x'),
         |identity| identity.version += 1,
         |identity| identity.config["max_length"] = json!(385),
@@ -57,6 +59,8 @@ fn everything_in_an_identity_counts() {
         |identity| identity.files.get_mut("template").unwrap().name.push('x'),
         |identity| identity.files.get_mut("template").unwrap().folder = true,
         |identity| identity.files.get_mut("template").unwrap().digest = Digest::of(b"other"),
+        |identity| identity.pins = BTreeMap::new(),
+        |identity| identity.pins.get_mut("source").unwrap().push('x'),
         |identity| identity.environment = BTreeMap::new(),
         |identity| *identity.environment.get_mut("LEVEL").unwrap() = None,
         |identity| *identity.environment.get_mut("UNSET").unwrap() = Some(Digest::of(b"")),

@@ -234,6 +234,7 @@ impl Reproduce {
         let here = std::thread::available_parallelism().map_or(1, usize::from);
         let options = Options {
             request: Request { targets, ..Request::default() },
+            refresh: Vec::new(),
             jobs: self.jobs,
             resources: Offer { cpus: threads.filter(|threads| *threads > here), ..Offer::default() },
             // The more stages are made, the more can be said of what differs.

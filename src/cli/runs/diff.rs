@@ -166,6 +166,7 @@ fn stage_table(stage: &StageDiff, statuses: [RunStatus; 2]) -> Rows {
         changes.iter().for_each(|change| table.change(lead, change));
     };
     changes(&mut table, "", &stage.config);
+    changes(&mut table, "version of ", &stage.pins);
     changes(&mut table, "file of ", &stage.files);
     for variable in &stage.environment_variables {
         table.row([format!("environment variable {variable}").into(), "differs".into()]);

@@ -14,6 +14,7 @@ fn side(with: Value, figures: Value) -> Side {
         version: 1,
         config: with.clone(),
         files: BTreeMap::new(),
+        pins: BTreeMap::new(),
         environment: BTreeMap::new(),
         inputs: BTreeMap::new(),
     };

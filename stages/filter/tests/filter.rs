@@ -46,6 +46,7 @@ fn run(samples: &[Sample], config: Value) -> Result<(Vec<Sample>, Value), Failur
         config: config.clone(),
         inputs: [("samples".to_owned(), vec![Artifact { path: input, digest: Digest::of(b"") }])].into(),
         user_files: [].into(),
+        pins: [].into(),
         output: output.clone(),
         work: folder.path().join("work"),
         resume: folder.path().join("resume"),

@@ -27,6 +27,7 @@ fn split(rows: u32, config: Value) -> Result<(Vec<u32>, Vec<u32>), Failure> {
         config: config.clone(),
         inputs: [("samples".to_owned(), vec![Artifact { path: input, digest: Digest::of(b"") }])].into(),
         user_files: [].into(),
+        pins: [].into(),
         output: output.clone(),
         work: folder.path().join("work"),
         resume: folder.path().join("resume"),

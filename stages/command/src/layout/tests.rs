@@ -58,6 +58,7 @@ impl Project {
             config: config.clone(),
             inputs: inputs.iter().map(input).collect::<BTreeMap<_, _>>(),
             user_files: files.iter().map(file).collect(),
+            pins: [].into(),
             output: self.path("output"),
             work: self.path("work"),
             resume: self.path("resume"),

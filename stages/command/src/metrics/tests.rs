@@ -40,6 +40,7 @@ fn events_after(write: impl FnOnce(PathBuf) -> io::Result<()>) -> Vec<Value> {
         config: Value::Null,
         inputs: [].into(),
         user_files: [].into(),
+        pins: [].into(),
         output: PathBuf::new(),
         work: temp.path().join("work"),
         resume: PathBuf::new(),

@@ -23,6 +23,7 @@ fn download(config: &Config, path: &Path, digest: Digest, output: &Path) -> Resu
         config: serde_json::to_value(config).unwrap(),
         inputs: [].into(),
         user_files: [("source".to_owned(), Artifact { path: path.to_owned(), digest })].into(),
+        pins: [].into(),
         output: output.to_owned(),
         work: output.to_owned(),
         resume: output.to_owned(),

@@ -73,6 +73,7 @@ impl Stage {
                 ("evaluation".to_owned(), self.evaluations.iter().map(|path| artifact(path, b"report")).collect()),
             ]),
             user_files: BTreeMap::new(),
+            pins: [].into(),
             output: self.folder.path().join("output"),
             work: self.folder.path().join("work"),
             resume: self.folder.path().join("resume"),

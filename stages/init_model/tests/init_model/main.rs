@@ -38,6 +38,7 @@ fn init(config: &Config, tokenizer: Option<&Path>, output: &Path, cpus: usize) -
         config: serde_json::to_value(config).unwrap(),
         inputs: tokenizer.map(|path| ("tokenizer".to_owned(), vec![artifact(path)])).into_iter().collect(),
         user_files: [].into(),
+        pins: [].into(),
         output: output.to_owned(),
         work: output.to_owned(),
         resume: output.to_owned(),

@@ -50,6 +50,7 @@ fn quantize(model: &Path, output: &Path, config: &Config, cpus: usize) -> Result
         config: serde_json::to_value(config).unwrap(),
         inputs: [("model".to_owned(), vec![artifact])].into(),
         user_files: [].into(),
+        pins: [].into(),
         output: output.to_owned(),
         work: output.to_owned(),
         resume: output.to_owned(),

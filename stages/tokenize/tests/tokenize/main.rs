@@ -103,6 +103,7 @@ fn run_inputs(model: &Path, inputs: &[&[(&str, &[u8])]], config: Value, cancelle
         config: serde_json::to_value(&config).unwrap(),
         inputs: BTreeMap::from([("data".to_owned(), data), ("model".to_owned(), vec![artifact(model.to_owned())])]),
         user_files: BTreeMap::new(),
+        pins: [].into(),
         output: folder.path().join("output"),
         work: folder.path().join("work"),
         resume: folder.path().join("resume"),

@@ -99,6 +99,7 @@ impl Stage {
             config: serde_json::to_value(config).unwrap(),
             inputs: self.inputs.iter().map(|(name, path)| (name.clone(), artifact(path))).collect(),
             user_files: BTreeMap::new(),
+            pins: [].into(),
             output: self.folder.path().join("output"),
             work: self.folder.path().join("work"),
             resume: self.resume(),

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     cache::Home,
+    registry,
     report::{Human, JsonLines, Sink},
     scheduler::{self, Offer, Options},
 };
@@ -58,7 +59,8 @@ impl Run {
         let Self { jobs, resources, keep_going, .. } = self;
         let resources = resources.unwrap_or_default();
         let refresh = stages_named(&pipeline, &self.refresh)?;
-        let options = Options { request, refresh, jobs, resources, keep_going, again: again() };
+        let options =
+            Options { request, refresh, runners: registry::runners(), jobs, resources, keep_going, again: again() };
         let mut sink: Box<dyn Sink> = match self.format {
             Format::Text => Box::new(Human::stderr()),
             Format::Json => Box::new(JsonLines::new(std::io::stdout())),

@@ -34,7 +34,7 @@ mod strays;
 
 use std::{io, num::NonZeroUsize, time::Instant};
 
-use pipe_stage::FailureClass;
+use pipe_stage::{FailureClass, Runner};
 
 use crate::{
     cache::{self, CacheError, Home, Records, Store, UserFiles},
@@ -42,7 +42,6 @@ use crate::{
     graph::Graph,
     pins::{self, Pins, PinsError, SettleError},
     plan::{Action, CacheLookup, Externals, Plan},
-    registry,
     report::{Event, Sink, Summary},
     selection::{Request, Selection, SelectionError},
 };
@@ -57,6 +56,8 @@ pub struct Options {
     pub request: Request,
     /// The stages for which the newest version of what they name elsewhere is asked for.
     pub refresh: Vec<StageName>,
+    /// The kinds that can tell what such names stand for.
+    pub runners: Vec<Runner>,
     /// How many stages may run at a time; then a stage that does not say how many CPUs it uses counts for none. Without
     /// it, as many as the machine has CPUs for, and such a stage counts for one.
     pub jobs: Option<NonZeroUsize>,
@@ -149,7 +150,7 @@ pub fn run(pipeline: &Pipeline, home: &Home, options: &Options, sink: &mut dyn S
     }
     strays::adopt();
     let told = |settled: &pins::Settled| sink.event(&Event::pinned(settled));
-    let pins = pins::settle(pipeline, &selection.stages, &options.refresh, &registry::runners(), told)?;
+    let pins = pins::settle(pipeline, &selection.stages, &options.refresh, &options.runners, told)?;
     let outlook = Outlook::new(pipeline, home, graph, selection, &pins)?;
     outlook.refuse_excess(&options.resources)?;
     let Outlook { graph, selection, externals, mut lookup, .. } = outlook;

@@ -103,7 +103,7 @@ impl Declaration {
 }
 
 /// A [`Stage`], erased.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Runner {
     /// [`Kind::KIND`]
     pub kind: &'static str,

@@ -6,6 +6,7 @@ use clap::{Args, Parser};
 use pipe::{
     cache::Home,
     config::{self, Pipeline, StageName},
+    pins::{PinsError, SettleError},
     report::{Human, JsonLines, Sink},
     scheduler::{self, Offer, Options, RunError},
     selection::Request,
@@ -25,6 +26,8 @@ enum Arguments {
         resources: Option<Offer>,
         #[arg(long)]
         keep_going: bool,
+        #[arg(long, num_args = 1..)]
+        refresh: Vec<String>,
         #[arg(long)]
         text: bool,
     },
@@ -65,6 +68,10 @@ struct What {
     force_all: bool,
 }
 
+fn names(names: &[String]) -> Vec<StageName> {
+    names.iter().filter_map(|name| StageName::new(name)).collect()
+}
+
 /// A program that ends: what it says, and its exit code.
 struct End(String, u8);
 
@@ -81,13 +88,14 @@ fn program() -> ExitCode {
             let lingered = pipe_testkit::linger(&gate, &ready);
             exit(lingered.map(|()| 0).map_err(|error| End(error.to_string(), 1)))
         }
-        Arguments::Run { what, jobs, resources, keep_going, text } => {
+        Arguments::Run { what, jobs, resources, keep_going, refresh, text } => {
             let mut sink: Box<dyn Sink> =
                 if text { Box::new(Human::stderr()) } else { Box::new(JsonLines::new(std::io::stdout())) };
             let again = format!("pipe run {}", what.file.display());
             let options = |request| {
                 let resources = resources.unwrap_or_default();
-                Options { request, jobs, resources, keep_going, again }
+                let runners = pipe_testkit::runners();
+                Options { request, refresh: names(&refresh), runners, jobs, resources, keep_going, again }
             };
             exit(what.with(|pipeline, home, request| {
                 scheduler::run(pipeline, home, &options(request), sink.as_mut())
@@ -117,7 +125,6 @@ impl What {
         let overrides: Vec<_> = overrides.map(|(path, value)| (path.to_owned(), value.to_owned())).collect();
         let pipeline = config::load(&self.file, &overrides, pipe_testkit::KINDS)
             .map_err(|error| End(config::render(&error, false, WIDTH), 2))?;
-        let names = |names: &[String]| names.iter().filter_map(|name| StageName::new(name)).collect();
         let request = Request {
             targets: names(&self.stages),
             only: names(&self.only),
@@ -128,7 +135,9 @@ impl What {
         let home = Home::locate(&pipeline.folder).map_err(RunError::from);
         home.and_then(|home| work(&pipeline, &home, request)).map_err(|error| {
             let message = match &error {
-                RunError::Pipeline(error) => config::render(error, false, WIDTH),
+                RunError::Pipeline(error) | RunError::Settle(SettleError::File(PinsError::Invalid(error))) => {
+                    config::render(error, false, WIDTH)
+                }
                 error => explained(error),
             };
             End(message, error.exit_code())

@@ -235,6 +235,7 @@ impl Reproduce {
         let options = Options {
             request: Request { targets, ..Request::default() },
             refresh: Vec::new(),
+            runners: registry::runners(),
             jobs: self.jobs,
             resources: Offer { cpus: threads.filter(|threads| *threads > here), ..Offer::default() },
             // The more stages are made, the more can be said of what differs.

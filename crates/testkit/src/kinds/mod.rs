@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::gate;
 
 mod copy;
+mod elsewhere;
 mod scheduled;
 mod wild;
 mod work;
@@ -26,6 +27,7 @@ pub static KINDS: &[Declaration] = &[
     Declaration::of::<copy::CopyFile>(),
     Declaration::of::<copy::MeasureFile>(),
     Declaration::of::<OnTorch>(),
+    Declaration::of::<elsewhere::Branch>(),
     Declaration::of::<scheduled::Flaky>(),
     Declaration::of::<scheduled::Surroundings>(),
     Declaration::of::<wild::Wild>(),
@@ -44,6 +46,7 @@ pub fn runners() -> Vec<Runner> {
         Runner::of::<Count>(),
         Runner::of::<copy::CopyFile>(),
         Runner::of::<copy::MeasureFile>(),
+        Runner::of::<elsewhere::Branch>(),
         Runner::of::<scheduled::Flaky>(),
         Runner::of::<scheduled::Surroundings>(),
         Runner::of::<wild::Wild>(),

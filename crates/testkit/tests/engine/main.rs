@@ -6,6 +6,7 @@ mod cleanup;
 mod copies;
 mod failure;
 mod keep_going;
+mod pins;
 mod reasons;
 mod records;
 mod rerun;

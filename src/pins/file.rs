@@ -91,7 +91,7 @@ impl Pins {
     ///
     /// # Errors
     /// If the file cannot be read or written.
-    pub fn add(self, folder: &Path) -> Result<Self, PinsError> {
+    pub fn add_to(self, folder: &Path) -> Result<Self, PinsError> {
         let path = folder.join(FILE_NAME);
         let write = |source| PinsError::Write { path: path.clone(), source };
         // The folder itself is locked: a lock file would stay behind in the user's project.

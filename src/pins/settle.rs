@@ -92,7 +92,7 @@ pub fn settle(
         }
     }
     if !found.is_empty() {
-        pins = found.add(&pipeline.folder)?;
+        pins = found.add_to(&pipeline.folder)?;
     }
     ended.map(|()| pins)
 }

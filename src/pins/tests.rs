@@ -32,12 +32,12 @@ fn what_is_written_is_read_again_and_what_was_there_stays() {
     assert_eq!(Pins::load(folder.path()).unwrap(), Pins::default());
     let mut one = Pins::default();
     one.set("hf://Qwen/Qwen3-0.6B", "c1899de289a04d12100db370d81485cdf75e47ca");
-    one.add(folder.path()).unwrap();
+    one.add_to(folder.path()).unwrap();
     let path = folder.path().join(FILE_NAME);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
     let mut two = Pins::default();
     two.set("ms://通义/模型@版本: #1", "yes");
-    let both = two.add(folder.path()).unwrap();
+    let both = two.add_to(folder.path()).unwrap();
     assert_eq!(both.get("hf://Qwen/Qwen3-0.6B"), Some("c1899de289a04d12100db370d81485cdf75e47ca"));
     assert_eq!(both, Pins::load(folder.path()).unwrap());
     assert_eq!(both.get("ms://通义/模型@版本: #1"), Some("yes"));
@@ -56,7 +56,7 @@ fn writers_at_the_same_time_lose_nothing() {
                 for number in 0..8 {
                     let mut pins = Pins::default();
                     pins.set(&format!("{writer}-{number}"), "x");
-                    pins.add(folder).unwrap();
+                    pins.add_to(folder).unwrap();
                 }
             });
         }

@@ -25,6 +25,7 @@ kinds! {
     pipe: stage_tokenize::Tokenize,
     pipe: stage_filter::Filter,
     pipe: stage_split::Split,
+    pipe: stage_mix::Mix,
     pipe: stage_init_model::InitModel,
     pipe: stage_quantize::Quantize,
     torch: stage_train::Train,

@@ -9,7 +9,7 @@ use parquet::errors::ParquetError;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The folder has no [`FILE_NAME`](crate::FILE_NAME).
-    #[error("{} is not a samples folder: it has no {}; give the output of tokenize, filter or split", .folder.display(), crate::FILE_NAME)]
+    #[error("{} is not a samples folder: it has no {}; give the output of tokenize, filter, split or mix", .folder.display(), crate::FILE_NAME)]
     NotSamples {
         /// The folder.
         folder: PathBuf,

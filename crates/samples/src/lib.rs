@@ -1,4 +1,4 @@
-//! Tokenized samples in Parquet: what tokenize writes, filter and split rewrite, and train reads.
+//! Tokenized samples in Parquet: what tokenize writes, filter, split and mix rewrite, and train reads.
 //!
 //! A samples folder holds one file, [`FILE_NAME`], with three columns:
 //!
@@ -11,13 +11,16 @@
 //! The bytes of the file follow from the samples and their order alone: no time, no path, no thread count.
 //! This crate knows nothing of tokenizers or tensors.
 
+pub mod choice;
 mod error;
+mod lengths;
 mod reader;
 mod sample;
 mod schema;
 mod writer;
 
 pub use error::Error;
+pub use lengths::Lengths;
 pub use reader::Reader;
 pub use sample::{IGNORED, Sample, SampleRef, Samples};
 pub use writer::{Totals, Writer};

@@ -36,22 +36,7 @@ impl Reader {
     /// # Errors
     /// If the folder has no [`FILE_NAME`], or that file is no Parquet or has other columns.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let path = folder.join(FILE_NAME);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::NotSamples { folder: folder.to_owned() });
-            }
-            Err(source) => return Err(Error::Io { action: "open", path, source }),
-        };
-        let builder = match ParquetRecordBatchReaderBuilder::try_new(file) {
-            Ok(builder) => builder,
-            Err(source) => return Err(Error::Parquet { action: "read", path, source }),
-        };
-        if !is_samples(builder.schema()) {
-            let found = describe(builder.schema());
-            return Err(Error::Columns { path, found });
-        }
+        let (path, builder) = builder(folder)?;
         let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
         match builder.with_batch_size(BATCH_ROWS).build() {
             Ok(batches) => Ok(Self { path, rows, batches, batch: None, next_in_batch: 0, next_row: 0, failed: false }),
@@ -105,6 +90,27 @@ impl Reader {
     fn columns_error(&self, batch: &RecordBatch) -> Error {
         Error::Columns { path: self.path.clone(), found: describe(&batch.schema()) }
     }
+}
+
+/// The file of a samples folder, with its columns checked.
+pub(crate) fn builder(folder: &Path) -> Result<(PathBuf, ParquetRecordBatchReaderBuilder<File>), Error> {
+    let path = folder.join(FILE_NAME);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::NotSamples { folder: folder.to_owned() });
+        }
+        Err(source) => return Err(Error::Io { action: "open", path, source }),
+    };
+    let builder = match ParquetRecordBatchReaderBuilder::try_new(file) {
+        Ok(builder) => builder,
+        Err(source) => return Err(Error::Parquet { action: "read", path, source }),
+    };
+    if !is_samples(builder.schema()) {
+        let found = describe(builder.schema());
+        return Err(Error::Columns { path, found });
+    }
+    Ok((path, builder))
 }
 
 impl Iterator for Reader {

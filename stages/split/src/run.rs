@@ -1,6 +1,6 @@
 //! Chooses rows by a seeded hash, then copies each sample to its part; both parts keep the input's order.
 
-use pipe_samples::{Reader, Writer};
+use pipe_samples::{Reader, Writer, choice::choose};
 use pipe_stage::{Context, Failure};
 
 use crate::Config;
@@ -49,31 +49,4 @@ pub(crate) fn run(config: &Config, context: &Context) -> Result<(), Failure> {
     context.figure("tokens_train", train.tokens);
     context.figure("tokens_held_out", held_out.tokens);
     Ok(())
-}
-
-/// The `count` rows of the smallest hashes, ascending. A hash depends on seed and row alone, so that samples added at
-/// the end move few of the others between the parts.
-fn choose(seed: u64, rows: u64, count: u64) -> Vec<u64> {
-    let mut ranked: Vec<(u64, u64)> = (0..rows).map(|row| (hash(seed, row), row)).collect();
-    let count = usize::try_from(count).unwrap_or(usize::MAX).min(ranked.len());
-    ranked.sort_unstable();
-    let mut chosen: Vec<u64> = ranked.into_iter().take(count).map(|(_, row)| row).collect();
-    chosen.sort_unstable();
-    chosen
-}
-
-/// Output `row` of the generator SplitMix64 after a scrambled seed: integer arithmetic, the same on every machine.
-///
-/// # Source
-/// Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014.
-fn hash(seed: u64, row: u64) -> u64 {
-    const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
-    let start = mix(seed.wrapping_add(GOLDEN_GAMMA));
-    mix(start.wrapping_add(row.wrapping_add(1).wrapping_mul(GOLDEN_GAMMA)))
-}
-
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

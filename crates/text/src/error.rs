@@ -78,4 +78,14 @@ pub enum Error {
         /// The message, counted from 1.
         message: usize,
     },
+    /// The template changes special tokens that stand in the conversation's text.
+    #[error(
+        "the chat template treats special tokens that stand in the conversation's text as it treats no other text, so they cannot be told from its own; take them out of the row"
+    )]
+    SpecialInText,
+    /// The tokenizer cannot keep special tokens as text.
+    #[error(
+        "special tokens stand in the conversation's text and cannot be kept as text: this tokenizer's special tokens change the text beside them; set `special_tokens_in_text: parse`, or take them out of the row"
+    )]
+    NotApart,
 }

@@ -11,11 +11,14 @@ mod error;
 mod folder;
 mod prompter;
 mod python;
+mod rendered;
 mod spans;
+mod special;
 mod template;
 mod tokenizer;
 
 pub use error::Error;
 pub use prompter::Prompter;
+pub use rendered::{Rendered, SpecialInText};
 pub use template::{ChatTemplate, Conversation};
 pub use tokenizer::Tokenizer;

@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use minijinja::value::{Serde, Value};
+use serde_json::Value;
 
-use crate::{ChatTemplate, Conversation, Error, Tokenizer, template::tools};
+use crate::{ChatTemplate, Conversation, Error, Rendered, SpecialInText, Tokenizer, rendered::word};
 
 impl ChatTemplate {
-    /// The byte ranges of `rendered`, which [`ChatTemplate::render`] made of `conversation`, that the assistant says:
-    /// all that a model would generate behind the template's generation prompt (thinking, content, tool calls) and the
-    /// special token that closes the turn. Ascending and disjoint.
+    /// The byte ranges of `rendered`, which [`ChatTemplate::render_told`] made of `conversation`, that the assistant
+    /// says: all that a model would generate behind the template's generation prompt (thinking, content, tool calls) and
+    /// the special token that closes the turn. Ascending and disjoint.
     ///
     /// A message is found by putting a marker in place of its content and rendering again: what precedes its turn is
     /// then equal in both texts from their start, and what follows it from their end.
@@ -19,21 +19,22 @@ impl ChatTemplate {
     pub fn assistant_spans(
         &self,
         conversation: &Conversation<'_>,
-        rendered: &str,
+        rendered: &Rendered,
         tokenizer: &Tokenizer,
     ) -> Result<Vec<Range<usize>>, Error> {
-        let messages: Vec<Value> = conversation.messages.iter().map(|message| Value::from(Serde(message))).collect();
-        let marker = marker(rendered);
+        let own = rendered.own_tokens(tokenizer);
+        let marker = word(&rendered.text, "assistantcontent");
+        let mut messages = conversation.messages.to_vec();
         let mut spans: Vec<Range<usize>> = Vec::new();
         for (index, message) in conversation.messages.iter().enumerate() {
-            if message.get("role").and_then(serde_json::Value::as_str) != Some("assistant") {
+            if message.get("role").and_then(Value::as_str) != Some("assistant") {
                 continue;
             }
-            let mut marked = messages.clone();
-            marked[index] = with_content(message, &marker);
-            let text = self.render_values(marked, tools(conversation), conversation.add_generation_prompt)?;
+            messages[index] = with_content(message, &marker);
+            let marked = self.render_told(&Conversation { messages: &messages, ..*conversation }, tokenizer)?;
+            messages[index] = message.clone();
             let span = self
-                .span(rendered, &text, &marker, tokenizer)
+                .span(&rendered.text, &own, &marked, &marker, tokenizer)
                 .filter(|span| spans.last().is_none_or(|last| last.end <= span.start))
                 .ok_or(Error::Span { message: index + 1 })?;
             spans.push(span);
@@ -41,96 +42,126 @@ impl ChatTemplate {
         Ok(spans)
     }
 
-    fn span(&self, rendered: &str, marked: &str, marker: &str, tokenizer: &Tokenizer) -> Option<Range<usize>> {
-        let (before, after) = marked.split_once(marker)?;
+    /// One turn. `own` are the template's tokens in `text`.
+    fn span(
+        &self,
+        text: &str,
+        own: &[Range<usize>],
+        marked: &Rendered,
+        marker: &str,
+        tokenizer: &Tokenizer,
+    ) -> Option<Range<usize>> {
+        let (before, after) = marked.text.split_once(marker)?;
         if after.contains(marker) {
             return None;
         }
-        let special = tokenizer.special_tokens();
-        let start = turn_start(before, self.generation_prompt(), special);
-        let (closing, rest) = match first_special(after, special) {
-            Some(range) => (range.len(), &after[range.start..]),
+        let content_end = before.len() + marker.len();
+        let closing = marked.own_tokens(tokenizer).into_iter().find(|token| token.start >= content_end);
+        let (closing, rest) = match closing {
+            Some(token) => (token.len(), &marked.text[token.start..]),
             None => (0, after),
         };
-        let end = rendered.len().checked_sub(rest.len())?;
-        let found = rendered.starts_with(&before[..start]) && rendered.ends_with(rest) && start <= end;
+        let start = self.turn_start(before, own, tokenizer);
+        let end = text.len().checked_sub(rest.len())?;
+        let found = text.starts_with(&before[..start]) && text.ends_with(rest) && start <= end;
         found.then_some(start..end + closing)
+    }
+
+    /// Where in the text before a turn's content the turn starts: behind the generation prompt, or as much of it as
+    /// stands there.
+    fn turn_start(&self, before: &str, own: &[Range<usize>], tokenizer: &Tokenizer) -> usize {
+        let prompt = self.generation_prompt();
+        let head = tokenizer.special_tokens().contents().iter().find(|token| prompt.starts_with(token.as_str()));
+        let at = match head {
+            Some(head) => own
+                .iter()
+                .rev()
+                .map(|token| token.start)
+                .find(|start| before.get(*start..).is_some_and(|text| text.starts_with(head.as_str()))),
+            None if prompt.is_empty() => None,
+            None => before.rfind(prompt),
+        };
+        match at {
+            Some(at) => {
+                let same = before[at..].chars().zip(prompt.chars()).take_while(|(a, b)| a == b);
+                at + same.map(|(c, _)| c.len_utf8()).sum::<usize>()
+            }
+            None => before.len(),
+        }
     }
 }
 
 impl Tokenizer {
     /// The ids of a text, and for each whether it holds text of one of the `spans` (byte ranges, ascending, disjoint).
-    /// The ids are those of [`Tokenizer::encode`]; a token that reaches over the border of a span belongs to it.
+    /// The ids are those of [`Tokenizer::encode_text`]; a token that reaches over the border of a span belongs to it.
     ///
     /// # Errors
-    /// Those of [`Tokenizer::encode`].
-    pub fn encode_spans(&self, text: &str, spans: &[Range<usize>]) -> Result<(Vec<u32>, Vec<bool>), Error> {
-        let ids = self.encode(text)?;
-        // As a rule no token reaches over a border, and the parts encode to the whole.
-        let mut parts = Vec::with_capacity(ids.len());
-        let mut inside = Vec::with_capacity(ids.len());
-        let mut done = 0;
-        for span in spans {
-            parts.extend(self.encode(&text[done..span.start])?);
-            inside.resize(parts.len(), false);
-            parts.extend(self.encode(&text[span.clone()])?);
-            inside.resize(parts.len(), true);
-            done = span.end;
-        }
-        parts.extend(self.encode(&text[done..])?);
+    /// Those of [`Tokenizer::encode_text`].
+    pub fn encode_spans(
+        &self,
+        text: &str,
+        special: SpecialInText,
+        spans: &[Range<usize>],
+    ) -> Result<(Vec<u32>, Vec<bool>), Error> {
+        inside(text.len(), spans, |part| self.encode_text(&text[part], special))
+    }
+
+    /// [`Tokenizer::encode_spans`] for a rendered conversation and its [`ChatTemplate::assistant_spans`].
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::encode_rendered`].
+    pub fn encode_rendered_spans(
+        &self,
+        rendered: &Rendered,
+        special: SpecialInText,
+        spans: &[Range<usize>],
+    ) -> Result<(Vec<u32>, Vec<bool>), Error> {
+        inside(rendered.text.len(), spans, |part| self.encode_part(rendered, special, part))
+    }
+}
+
+/// The ids of a text of `length` bytes, and for each whether it holds text of one of the spans.
+fn inside(
+    length: usize,
+    spans: &[Range<usize>],
+    encode: impl Fn(Range<usize>) -> Result<Vec<u32>, Error>,
+) -> Result<(Vec<u32>, Vec<bool>), Error> {
+    let ids = encode(0..length)?;
+    // As a rule no token reaches over a border, and the parts encode to the whole.
+    let mut parts = Vec::with_capacity(ids.len());
+    let mut inside = Vec::with_capacity(ids.len());
+    let mut done = 0;
+    for span in spans {
+        parts.extend(encode(done..span.start)?);
         inside.resize(parts.len(), false);
-        if parts == ids {
-            return Ok((ids, inside));
-        }
-        // Otherwise a span's tokens are those that neither the text before it nor the text behind it explains.
-        let mut inside = vec![false; ids.len()];
-        for span in spans {
-            let before = self.encode(&text[..span.start])?;
-            let behind = self.encode(&text[span.end..])?;
-            let start = before.iter().zip(&ids).take_while(|(a, b)| a == b).count();
-            let behind = behind.iter().rev().zip(ids.iter().rev()).take_while(|(a, b)| a == b).count();
-            let end = (ids.len() - behind).max(start);
-            inside[start..end].fill(true);
-        }
-        Ok((ids, inside))
+        parts.extend(encode(span.clone())?);
+        inside.resize(parts.len(), true);
+        done = span.end;
     }
-}
-
-/// Where in the text before a turn's content the turn starts: behind the generation prompt, or as much of it as stands
-/// there.
-fn turn_start(before: &str, generation_prompt: &str, special: &[String]) -> usize {
-    let head = special.iter().find(|token| generation_prompt.starts_with(token.as_str()));
-    let head = head.map_or(generation_prompt, String::as_str);
-    match before.rfind(head) {
-        Some(at) if !head.is_empty() => {
-            let same = before[at..].chars().zip(generation_prompt.chars()).take_while(|(a, b)| a == b);
-            at + same.map(|(c, _)| c.len_utf8()).sum::<usize>()
-        }
-        _ => before.len(),
+    parts.extend(encode(done..length)?);
+    inside.resize(parts.len(), false);
+    if parts == ids {
+        return Ok((ids, inside));
     }
-}
-
-/// The first special token in a text.
-fn first_special(text: &str, special: &[String]) -> Option<Range<usize>> {
-    let at = |token: &String| text.find(token.as_str()).map(|start| start..start + token.len());
-    special.iter().filter_map(at).min_by_key(|range| (range.start, usize::MAX - range.end))
-}
-
-/// A word that does not occur in the text.
-fn marker(text: &str) -> String {
-    let mut marker = "assistantcontent".to_owned();
-    while text.contains(&marker) {
-        marker.push('x');
+    // Otherwise a span's tokens are those that neither the text before it nor the text behind it explains.
+    let mut inside = vec![false; ids.len()];
+    for span in spans {
+        let before = encode(0..span.start)?;
+        let behind = encode(span.end..length)?;
+        let start = before.iter().zip(&ids).take_while(|(a, b)| a == b).count();
+        let behind = behind.iter().rev().zip(ids.iter().rev()).take_while(|(a, b)| a == b).count();
+        let end = (ids.len() - behind).max(start);
+        inside[start..end].fill(true);
     }
-    marker
+    Ok((ids, inside))
 }
 
 /// The message with other content, in the form that it has: text, or a list of parts.
-fn with_content(message: &serde_json::Value, content: &str) -> Value {
+fn with_content(message: &Value, content: &str) -> Value {
     let mut message = message.clone();
     message["content"] = match message.get("content") {
-        Some(serde_json::Value::Array(_)) => serde_json::json!([{ "type": "text", "text": content }]),
+        Some(Value::Array(_)) => serde_json::json!([{ "type": "text", "text": content }]),
         _ => content.into(),
     };
-    Value::from(Serde(&message))
+    message
 }

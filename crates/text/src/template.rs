@@ -62,8 +62,20 @@ impl ChatTemplate {
     /// # Errors
     /// If the template refuses it: an unknown role, content of a type that it does not know, the wall-clock time.
     pub fn render(&self, conversation: &Conversation<'_>) -> Result<String, Error> {
-        let messages = conversation.messages.iter().map(|message| Value::from(Serde(message))).collect();
-        self.render_values(messages, tools(conversation), conversation.add_generation_prompt)
+        let render = || {
+            let messages: Vec<Value> = conversation.messages.iter().map(|m| Value::from(Serde(m))).collect();
+            // Transformers passes `None` where there are no tools.
+            let tools = conversation.tools.map_or(Value::from(()), |tools| Value::from(Serde(tools)));
+            let variables = [
+                ("messages", Value::from(messages)),
+                ("tools", tools),
+                ("documents", Value::from(())),
+                ("add_generation_prompt", Value::from(conversation.add_generation_prompt)),
+            ];
+            let tokens = self.tokens.iter().map(|(name, token)| (*name, Value::from(token.as_str())));
+            self.environment.get_template(NAME)?.render(Value::from_pairs(variables.into_iter().chain(tokens)))
+        };
+        render().map_err(|source| Error::Render { source })
     }
 
     /// The text of a conversation that consists of one question, open for the assistant's answer.
@@ -73,25 +85,6 @@ impl ChatTemplate {
     pub fn prompt(&self, question: &str) -> Result<String, Error> {
         let messages = [serde_json::json!({ "role": "user", "content": question })];
         self.render(&Conversation { messages: &messages, tools: None, add_generation_prompt: true })
-    }
-
-    pub(crate) fn render_values(
-        &self,
-        messages: Vec<Value>,
-        tools: Value,
-        add_generation_prompt: bool,
-    ) -> Result<String, Error> {
-        let render = || {
-            let variables = [
-                ("messages", Value::from(messages)),
-                ("tools", tools),
-                ("documents", Value::from(())),
-                ("add_generation_prompt", Value::from(add_generation_prompt)),
-            ];
-            let tokens = self.tokens.iter().map(|(name, token)| (*name, Value::from(token.as_str())));
-            self.environment.get_template(NAME)?.render(Value::from_pairs(variables.into_iter().chain(tokens)))
-        };
-        render().map_err(|source| Error::Render { source })
     }
 
     /// What the template writes before the assistant's answer, such as `<|im_start|>assistant\n`; empty if it has no
@@ -108,11 +101,6 @@ impl ChatTemplate {
             }
         })
     }
-}
-
-/// Transformers passes `None` where there are no tools.
-pub(crate) fn tools(conversation: &Conversation<'_>) -> Value {
-    conversation.tools.map_or(Value::from(()), |tools| Value::from(Serde(tools)))
 }
 
 /// Jinja as Transformers sets it up, with the template in it.

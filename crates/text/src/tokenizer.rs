@@ -6,8 +6,9 @@ use serde_json::Value;
 use tokenizers::pipeline::{EncodeOptions, Override, PipelineToken, PipelineTokenizer};
 
 use crate::{
-    Error,
+    Error, SpecialInText,
     folder::{self, TokenizerConfig},
+    special::SpecialTokens,
 };
 
 const FILE: &str = "tokenizer.json";
@@ -17,7 +18,9 @@ pub struct Tokenizer {
     inner: PipelineTokenizer,
     /// Ids of the tokens that stand beside the model's vocabulary: special tokens, `<think>` and their like.
     added: HashMap<String, u32>,
-    special: Vec<String>,
+    special: SpecialTokens,
+    /// Whether text is encoded the same beside a special token as alone.
+    stands_apart: bool,
     vocab_size: usize,
     eos: Option<u32>,
     end_ids: Vec<u32>,
@@ -36,10 +39,16 @@ impl Tokenizer {
         tokenizers::canonicalize_value(&mut json)
             .map_err(|source| Error::Tokenizer { path: path.clone(), source: source.into() })?;
         let inner = tokenizers::from_json(&json.to_string()).map_err(|source| Error::Tokenizer { path, source })?;
-        let (added, special) = added_tokens(&json);
+        let Added { ids: added, special, plain } = added_tokens(&json);
         let vocab_size = vocab_size(&json, added.values().copied());
-        let mut tokenizer = Self { inner, added, special, vocab_size, eos: None, end_ids: Vec::new() };
+        let special = SpecialTokens::new(special);
+        let mut tokenizer =
+            Self { inner, added, special, stands_apart: plain, vocab_size, eos: None, end_ids: Vec::new() };
         tokenizer.find_end_tokens(folder)?;
+        if let (true, Some(token)) = (plain, tokenizer.special.contents().first()) {
+            let beside = tokenizer.encode(&format!("{token}a"))?;
+            tokenizer.stands_apart = beside.get(1..) == Some(tokenizer.encode("a")?.as_slice());
+        }
         Ok(tokenizer)
     }
 
@@ -48,9 +57,18 @@ impl Tokenizer {
     /// # Errors
     /// If the text is longer than 4 GiB.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
+        self.encode_text(text, SpecialInText::Parse)
+    }
+
+    /// The ids of a text in which special tokens are what `special` says; none is added around it. Added tokens that are
+    /// not special, such as `<think>`, are always tokens.
+    ///
+    /// # Errors
+    /// If the text is longer than 4 GiB.
+    pub fn encode_text(&self, text: &str, special: SpecialInText) -> Result<Vec<u32>, Error> {
         let options = EncodeOptions {
             add_special_tokens: false,
-            encode_special_tokens: false,
+            encode_special_tokens: special == SpecialInText::Text,
             padding: Override::Off,
             truncation: Override::Off,
         };
@@ -92,9 +110,18 @@ impl Tokenizer {
         &self.end_ids
     }
 
-    /// The texts of the tokens that close turns and texts.
-    pub(crate) fn special_tokens(&self) -> &[String] {
+    /// How many special tokens stand in a text.
+    pub fn count_special(&self, text: &str) -> usize {
+        self.special.count(text)
+    }
+
+    pub(crate) fn special_tokens(&self) -> &SpecialTokens {
         &self.special
+    }
+
+    /// Whether the text beside a special token is encoded as it would be alone.
+    pub(crate) fn stands_apart(&self) -> bool {
+        self.stands_apart
     }
 
     fn find_end_tokens(&mut self, folder: &Path) -> Result<(), Error> {
@@ -125,20 +152,30 @@ fn ids(value: Option<&Value>) -> Vec<u32> {
     }
 }
 
-/// Ids of all added tokens, and the texts of those that are special.
-fn added_tokens(json: &Value) -> (HashMap<String, u32>, Vec<String>) {
-    let mut ids = HashMap::new();
-    let mut special = Vec::new();
+/// What `added_tokens` says.
+struct Added {
+    /// Ids of all added tokens.
+    ids: HashMap<String, u32>,
+    /// The texts of those that are special.
+    special: Vec<String>,
+    /// Whether no special token takes the space beside it, or asks for it.
+    plain: bool,
+}
+
+fn added_tokens(json: &Value) -> Added {
+    let mut added = Added { ids: HashMap::new(), special: Vec::new(), plain: true };
     for token in json.get("added_tokens").and_then(Value::as_array).into_iter().flatten() {
         let content = token.get("content").and_then(Value::as_str);
         let id = token.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
         let (Some(content), Some(id)) = (content, id) else { continue };
-        if token.get("special").and_then(Value::as_bool) == Some(true) && !content.is_empty() {
-            special.push(content.to_owned());
+        let is = |flag: &str| token.get(flag).and_then(Value::as_bool) == Some(true);
+        if is("special") && !content.is_empty() {
+            added.special.push(content.to_owned());
+            added.plain &= !(is("lstrip") || is("rstrip") || is("single_word") || is("normalized"));
         }
-        ids.insert(content.to_owned(), id);
+        added.ids.insert(content.to_owned(), id);
     }
-    (ids, special)
+    added
 }
 
 /// One more than the highest id of the model's vocabulary (a map of ids, or a list) and of the added tokens.

@@ -20,6 +20,9 @@ pub struct Config {
     /// End `text` and `prompt`/`completion` rows with the tokenizer's end token, before they are cut. A chat template
     /// closes its turns itself: rows of messages stay as it writes them. Default false.
     pub add_eos: bool,
+    /// What special tokens are that stand in a row's own text (`<|im_end|>` in a message, a tool's result, a `text`).
+    /// Default `text`.
+    pub special_tokens_in_text: SpecialTokensInText,
     /// What to do with a row that cannot be used. Default `fail`.
     pub on_bad_row: OnBadRow,
     /// Rows that a thread takes at once, 1 or more. Default 256.
@@ -41,6 +44,16 @@ pub enum LossOn {
     Assistant,
 }
 
+/// What special tokens are that stand in a row's own text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SpecialTokensInText {
+    /// Text like any other, so that no row can end a turn or begin one. Those that the chat template writes are tokens.
+    Text,
+    /// Tokens, as Transformers takes them: for texts that a chat template has already been applied to.
+    Parse,
+}
+
 /// What to do with a row that cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -58,6 +71,7 @@ impl Default for Config {
             padding: false,
             loss_on: LossOn::All,
             add_eos: false,
+            special_tokens_in_text: SpecialTokensInText::Text,
             on_bad_row: OnBadRow::Fail,
             batch_size: 256,
             num_proc: None,

@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use pipe_samples::{IGNORED, Sample};
-use pipe_text::{ChatTemplate, Conversation, Tokenizer};
+use pipe_text::{ChatTemplate, Conversation, SpecialInText, Tokenizer};
 
 use crate::{
-    Config, Error, LossOn,
+    Config, Error, LossOn, SpecialTokensInText,
     model::Model,
     row::{BadRow, Reason, Row},
 };
@@ -17,6 +17,7 @@ pub(crate) struct Encoder<'a> {
     loss_on: LossOn,
     max_length: usize,
     eos: Option<u32>,
+    special: SpecialInText,
 }
 
 /// A row that became a sample.
@@ -27,6 +28,8 @@ pub(crate) struct Encoded {
     pub(crate) truncated: bool,
     /// Whether it ends a completion without an end token, which nobody can want.
     pub(crate) open_ended: bool,
+    /// Special tokens that stand in its own text, whatever they are taken for.
+    pub(crate) special_in_text: u64,
 }
 
 /// Why a row did not become a sample.
@@ -52,7 +55,9 @@ impl From<pipe_text::Error> for Trouble {
             pipe_text::Error::Render { source } => Self::Row(
                 Reason::RefusedByTemplate.because(format!("the chat template refuses the conversation: {source}")),
             ),
-            error @ pipe_text::Error::Span { .. } => Self::Row(Reason::RefusedByTemplate.because(error.to_string())),
+            error @ (pipe_text::Error::Span { .. } | pipe_text::Error::SpecialInText | pipe_text::Error::NotApart) => {
+                Self::Row(Reason::RefusedByTemplate.because(error.to_string()))
+            }
             error => Self::Fatal(error.into()),
         }
     }
@@ -62,6 +67,7 @@ impl From<pipe_text::Error> for Trouble {
 struct Tokens {
     ids: Vec<u32>,
     trained: Trained,
+    special_in_text: usize,
 }
 
 enum Trained {
@@ -77,6 +83,10 @@ impl<'a> Encoder<'a> {
             loss_on: config.loss_on,
             max_length: usize::try_from(config.max_length).unwrap_or(usize::MAX),
             eos: if config.add_eos { Some(eos.ok_or(Error::NoEos)?) } else { None },
+            special: match config.special_tokens_in_text {
+                SpecialTokensInText::Text => SpecialInText::Text,
+                SpecialTokensInText::Parse => SpecialInText::Parse,
+            },
         })
     }
 
@@ -84,49 +94,69 @@ impl<'a> Encoder<'a> {
     pub(crate) fn encode(&self, line: Option<&[u8]>) -> Result<Encoded, Trouble> {
         let row = Row::parse(line)?;
         let open_ended = self.eos.is_none() && matches!(row, Row::Completion { .. });
-        let mut sample = match row {
-            Row::Messages { messages, tools } => self.sample(self.messages(&messages, tools.as_ref())?)?,
-            Row::Completion { prompt, completion } => self.sample(self.completion(&prompt, &completion)?)?,
-            Row::Text(text) => self.sample(self.text(&text)?)?,
-            Row::Ids { input_ids, labels } => self.ready(input_ids, labels)?,
+        let tokens = match row {
+            Row::Messages { messages, tools } => self.messages(&messages, tools.as_ref())?,
+            Row::Completion { prompt, completion } => self.completion(&prompt, &completion)?,
+            Row::Text(text) => self.text(&text)?,
+            Row::Ids { input_ids, labels } => {
+                let sample = self.ready(input_ids, labels)?;
+                return Ok(self.cut(sample, open_ended, 0));
+            }
         };
+        let special_in_text = tokens.special_in_text as u64;
+        Ok(self.cut(self.sample(tokens)?, open_ended, special_in_text))
+    }
+
+    fn cut(&self, mut sample: Sample, open_ended: bool, special_in_text: u64) -> Encoded {
         let truncated = sample.input_ids.len() > self.max_length;
         sample.input_ids.truncate(self.max_length);
         sample.labels.truncate(self.max_length);
-        Ok(Encoded { sample, truncated, open_ended })
+        Encoded { sample, truncated, open_ended, special_in_text }
     }
 
     fn messages(&self, messages: &[serde_json::Value], tools: Option<&serde_json::Value>) -> Result<Tokens, Trouble> {
         let (tokenizer, template) = (self.tokenizer()?, self.template()?);
         let conversation = Conversation { messages, tools, add_generation_prompt: false };
-        let text = template.render(&conversation)?;
+        let rendered = template.render_told(&conversation, tokenizer)?;
+        let special_in_text = rendered.special_in_text();
         if self.loss_on == LossOn::All {
-            return Ok(Tokens { ids: tokenizer.encode(&text)?, trained: Trained::All });
+            let ids = tokenizer.encode_rendered(&rendered, self.special)?;
+            return Ok(Tokens { ids, trained: Trained::All, special_in_text });
         }
-        let spans = template.assistant_spans(&conversation, &text, tokenizer)?;
+        let spans = template.assistant_spans(&conversation, &rendered, tokenizer)?;
         if spans.is_empty() {
             return Err(Reason::NoAssistant
                 .because("no message is the assistant's, and loss_on counts no other")
                 .into());
         }
-        masked(tokenizer, &text, &spans)
+        let (ids, trained) = tokenizer.encode_rendered_spans(&rendered, self.special, &spans)?;
+        Ok(Tokens { ids, trained: Trained::Some(trained), special_in_text })
     }
 
     fn completion(&self, prompt: &str, completion: &str) -> Result<Tokens, Trouble> {
-        let tokenizer = self.tokenizer()?;
         let text = format!("{prompt}{completion}");
-        let tokens = match self.loss_on {
-            LossOn::All => Tokens { ids: tokenizer.encode(&text)?, trained: Trained::All },
-            LossOn::Assistant => masked(tokenizer, &text, std::slice::from_ref(&(prompt.len()..text.len())))?,
-        };
-        Ok(self.ended(tokens))
+        self.plain(&text, Some(prompt.len()..text.len()))
     }
 
     fn text(&self, text: &str) -> Result<Tokens, Trouble> {
         if self.loss_on == LossOn::Assistant {
             return Err(Reason::NoAssistant.because("plain `text` has no assistant for loss_on to look at").into());
         }
-        Ok(self.ended(Tokens { ids: self.tokenizer()?.encode(text)?, trained: Trained::All }))
+        self.plain(text, None)
+    }
+
+    /// Text without a template, and what of it the assistant says.
+    fn plain(&self, text: &str, said: Option<Range<usize>>) -> Result<Tokens, Trouble> {
+        let tokenizer = self.tokenizer()?;
+        let special_in_text = tokenizer.count_special(text);
+        let (ids, trained) = match said {
+            Some(span) if self.loss_on == LossOn::Assistant => {
+                let (ids, trained) = tokenizer.encode_spans(text, self.special, std::slice::from_ref(&span))?;
+                (ids, Trained::Some(trained))
+            }
+            _ => (tokenizer.encode_text(text, self.special)?, Trained::All),
+        };
+        Ok(self.ended(Tokens { ids, trained, special_in_text }))
     }
 
     fn ready(&self, input_ids: Vec<u32>, labels: Option<Vec<i32>>) -> Result<Sample, Trouble> {
@@ -139,7 +169,7 @@ impl<'a> Encoder<'a> {
                 let detail = "`input_ids` without `labels` do not say what the assistant says";
                 return Err(Reason::NoAssistant.because(detail).into());
             }
-            return self.sample(Tokens { ids: input_ids, trained: Trained::All });
+            return self.sample(Tokens { ids: input_ids, trained: Trained::All, special_in_text: 0 });
         };
         let known = |label: i32| label == IGNORED || u64::try_from(label).is_ok_and(|label| label < bound);
         if let Some(label) = labels.iter().find(|label| !known(**label)) {
@@ -181,9 +211,4 @@ impl<'a> Encoder<'a> {
     fn template(&self) -> Result<&ChatTemplate, Trouble> {
         self.model.template.as_ref().ok_or(Trouble::Missing("a chat template (chat_template.jinja)"))
     }
-}
-
-fn masked(tokenizer: &Tokenizer, text: &str, spans: &[Range<usize>]) -> Result<Tokens, Trouble> {
-    let (ids, trained) = tokenizer.encode_spans(text, spans)?;
-    Ok(Tokens { ids, trained: Trained::Some(trained) })
 }

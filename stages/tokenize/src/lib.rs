@@ -12,7 +12,7 @@ mod row;
 mod run;
 mod tally;
 
-pub use config::{Config, LossOn, OnBadRow};
+pub use config::{Config, LossOn, OnBadRow, SpecialTokensInText};
 pub use error::Error;
 use pipe_stage::{Context, Failure, Kind, Port, Stage};
 
@@ -22,7 +22,7 @@ pub struct Tokenize;
 impl Kind for Tokenize {
     type Config = Config;
     const KIND: &'static str = "tokenize";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Turns rows of JSON Lines into token samples";
     const INPUTS: &'static [Port] = &[
         Port::required("model", "a Hugging Face model folder with its tokenizer and chat template"),

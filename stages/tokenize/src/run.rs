@@ -16,7 +16,7 @@ use pipe_samples::{Totals, Writer};
 use pipe_stage::{Context, Failure};
 
 use crate::{
-    Config, Error, OnBadRow,
+    Config, Error, OnBadRow, SpecialTokensInText,
     encode::{Encoded, Encoder, Trouble},
     lines::{Batch, DataFile, Line, find_files, read_batches},
     model::Model,
@@ -45,6 +45,15 @@ pub(crate) fn run(config: &Config, context: &Context) -> Result<(), Failure> {
              unless the data has its own",
             tally.open_ended
         ));
+    }
+    if let Some(found) = tally.describe_special() {
+        context.warn(match config.special_tokens_in_text {
+            SpecialTokensInText::Text => format!(
+                "{found}; they were taken as text like any other (where a chat template has already been applied to the \
+                 texts, set `special_tokens_in_text: parse`)"
+            ),
+            SpecialTokensInText::Parse => format!("{found}; they were taken as tokens, as `special_tokens_in_text` says"),
+        });
     }
     tally.report(context);
     context.figure("samples", totals.rows);
@@ -152,6 +161,7 @@ fn write_all(
                 Ok(encoded) => {
                     tally.truncated += u64::from(encoded.truncated);
                     tally.open_ended += u64::from(encoded.open_ended);
+                    tally.special_in_text(encoded.special_in_text, &files[line.file], &line);
                     writer.write(encoded.sample.view())?;
                 }
                 Err(bad) if config.on_bad_row == OnBadRow::Skip => tally.bad(bad.reason, &files[line.file], &line),

@@ -18,16 +18,30 @@ pub(crate) struct Tally {
     pub(crate) rows: u64,
     pub(crate) truncated: u64,
     pub(crate) open_ended: u64,
+    /// Special tokens that stand in rows' own text.
+    special_tokens: u64,
+    /// How many rows have some, and the first places.
+    special_rows: (u64, Vec<String>),
     bad: BTreeMap<Reason, (u64, Vec<String>)>,
 }
 
 impl Tally {
     pub(crate) fn bad(&mut self, reason: Reason, file: &DataFile, line: &Line) {
-        let (count, places) = self.bad.entry(reason).or_default();
-        *count += 1;
-        if places.len() < PLACES {
-            places.push(format!("{}:{}", file.name, line.number));
+        add(self.bad.entry(reason).or_default(), file, line);
+    }
+
+    pub(crate) fn special_in_text(&mut self, tokens: u64, file: &DataFile, line: &Line) {
+        if tokens > 0 {
+            self.special_tokens += tokens;
+            add(&mut self.special_rows, file, line);
         }
+    }
+
+    /// `3 special tokens stand in the text of 2 rows (data.jsonl:1, data.jsonl:7)`; `None` if there are none.
+    pub(crate) fn describe_special(&self) -> Option<String> {
+        let (tokens, places) = (self.special_tokens, self.special_rows.1.join(", "));
+        let (rows, more) = (self.special_rows.0, more(&self.special_rows));
+        (tokens > 0).then(|| format!("{tokens} special tokens stand in the text of {rows} rows ({places}{more})"))
     }
 
     pub(crate) fn bad_rows(&self) -> u64 {
@@ -44,13 +58,28 @@ impl Tally {
         context.figure("rows", self.rows);
         context.figure("rows_truncated", self.truncated);
         context.figure("rows_bad", self.bad_rows());
+        if self.special_tokens > 0 {
+            context.figure("special_tokens_in_text", self.special_tokens);
+            context.figure("rows_with_special_tokens_in_text", places(&self.special_rows));
+        }
         for (reason, bad) in &self.bad {
             context.figure(&format!("rows_bad_{}", reason.name()), places(bad));
         }
     }
 }
 
-fn places((count, places): &(u64, Vec<String>)) -> String {
-    let more = if *count > places.len() as u64 { ", ..." } else { "" };
-    format!("{count} ({}{more})", places.join(", "))
+/// Counts a row, and keeps its place if it is among the first.
+fn add((count, places): &mut (u64, Vec<String>), file: &DataFile, line: &Line) {
+    *count += 1;
+    if places.len() < PLACES {
+        places.push(format!("{}:{}", file.name, line.number));
+    }
+}
+
+fn places(rows: &(u64, Vec<String>)) -> String {
+    format!("{} ({}{})", rows.0, rows.1.join(", "), more(rows))
+}
+
+fn more((count, places): &(u64, Vec<String>)) -> &'static str {
+    if *count > places.len() as u64 { ", ..." } else { "" }
 }

@@ -4,6 +4,7 @@
 mod folders;
 mod ids;
 mod spans;
+mod special;
 mod templates;
 
 use std::{fs, path::PathBuf};

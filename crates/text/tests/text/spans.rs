@@ -2,16 +2,16 @@
 
 use std::ops::Range;
 
-use pipe_text::{ChatTemplate, Conversation, Error};
+use pipe_text::{ChatTemplate, Conversation, Error, SpecialInText};
 use serde_json::{Value, json};
 
 use crate::{assistant, quickstart, qwen3, template, user};
 
 fn spans(template: &ChatTemplate, messages: &[Value]) -> Result<Vec<String>, Error> {
     let conversation = Conversation { messages, tools: None, add_generation_prompt: false };
-    let text = template.render(&conversation).unwrap();
-    let spans = template.assistant_spans(&conversation, &text, &quickstart())?;
-    Ok(spans.into_iter().map(|span| text[span].to_owned()).collect())
+    let rendered = template.render_told(&conversation, &quickstart()).unwrap();
+    let spans = template.assistant_spans(&conversation, &rendered, &quickstart())?;
+    Ok(spans.into_iter().map(|span| rendered.text()[span].to_owned()).collect())
 }
 
 fn of_qwen3(messages: &[Value]) -> Vec<String> {
@@ -99,7 +99,7 @@ fn a_template_that_hides_content_is_an_error() {
 /// The text of the tokens inside the span; ids must be those of the whole text.
 fn inside(text: &str, span: Range<usize>) -> String {
     let tokenizer = quickstart();
-    let (ids, inside) = tokenizer.encode_spans(text, &[span]).unwrap();
+    let (ids, inside) = tokenizer.encode_spans(text, SpecialInText::Parse, &[span]).unwrap();
     assert_eq!(ids, tokenizer.encode(text).unwrap());
     assert_eq!(ids.len(), inside.len());
     let ids: Vec<u32> = ids.into_iter().zip(inside).filter(|(_, inside)| *inside).map(|(id, _)| id).collect();

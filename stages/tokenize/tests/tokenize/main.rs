@@ -4,6 +4,7 @@
 mod bad_rows;
 mod order;
 mod shapes;
+mod special;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -64,8 +64,8 @@ fn completions_end_if_asked_to() {
 
 #[test]
 fn text_is_taken_as_it_is() {
-    let rows = "{\"text\": \"<|im_start|>a  b\"}\n{\"text\": \"   \"}";
-    assert_eq!(run(rows, json!({})).ids(), [encode("<|im_start|>a  b"), encode("   ")]);
+    let rows = "{\"text\": \"a  b\"}\n{\"text\": \"   \"}";
+    assert_eq!(run(rows, json!({})).ids(), [encode("a  b"), encode("   ")]);
     assert_eq!(run(rows, json!({ "add_eos": true })).ids()[1], encode("   <|im_end|>"));
 }
 

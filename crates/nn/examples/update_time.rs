@@ -63,7 +63,14 @@ fn options(device: tch::Device) -> ModelOptions {
         use_rslora: true,
         modules_to_save: names(&["embed_tokens", "lm_head"]),
     };
-    ModelOptions { lora, precision: Precision::Bf16, device, gradient_checkpointing: true, seed: 42 }
+    ModelOptions {
+        lora,
+        precision: Precision::Bf16,
+        device,
+        gradient_checkpointing: true,
+        neftune_noise_alpha: None,
+        seed: 42,
+    }
 }
 
 fn batch(vocab_size: usize) -> PackedBatch {

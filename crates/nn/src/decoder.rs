@@ -115,17 +115,21 @@ impl Decoder {
         Ok(h_TD)
     }
 
-    /// The negative log-likelihood of every target, `[N]`; adds the gradient of their sum, divided by `count`, to the
+    /// The negative log-likelihood of every target, `[N]`, with `noise_TD` added to the embedding's output if there is some;
+    /// adds the gradient of their sum, divided by `count`, to the
     /// parameters.
     pub(crate) fn forward_backward(
         &self,
         pass: &Pass,
-        batch: &PackedBatch,
+        (batch, noise_TD): (&PackedBatch, Option<Tensor>),
         (targets, count): (&Targets, f64),
         parameters: &mut [Parameter],
         observe: &mut Observer<'_>,
     ) -> Result<Tensor> {
         let mut h_TD = self.embed(pass, parameters)?;
+        if let Some(noise_TD) = noise_TD {
+            h_TD = h_TD.f_add(&noise_TD)?;
+        }
         observe(Place::Embedding, &h_TD)?;
         let mut kept = Vec::with_capacity(self.layers.len());
         for (number, layer) in self.layers.iter().enumerate() {

@@ -1,18 +1,12 @@
-//! Dropout masks from a counter-based generator: never stored, the same again in the backward pass.
-//!
-//! A mask is keyed by seed, update, the sample's place in the update, module, position in the sample and channel;
-//! never by the row of the pass. So it does not depend on how an update is split, nor on the device.
+//! Dropout masks: never stored, drawn again in the backward pass from the [`Counters`] of the pass.
 
 use tch::{Device, Kind, Tensor};
 
 use crate::{
     batch::PackedBatch,
+    counters::{Counters, LANES},
     error::Result,
-    philox::{KEY_STEPS, MULTIPLIERS, ROUNDS, philox, split},
 };
-
-/// Channels that one counter serves.
-const LANES: usize = 4;
 
 /// Counters that are evaluated at once on a device: 64 MiB a tensor, of which a handful live together.
 const GROUP_COUNTERS: usize = 1 << 23;
@@ -31,37 +25,23 @@ impl Dropout {
         if self.probability <= 0.0 {
             return Ok(None);
         }
-        // Drawn from the generator itself, so that no two updates share a stream.
-        let [low, high] = split(update);
-        let [first, second, ..] = philox([low, high, 0, 0], split(self.seed));
-        let places = batch.spans.iter().flat_map(|span| std::iter::repeat_n(i64::from(span.place), span.length));
-        let column = |values: Vec<i64>| Tensor::f_from_slice(&values)?.f_unsqueeze(1)?.f_to(device);
         Ok(Some(PassDropout {
-            key: [first, second],
+            counters: Counters::new(self.seed, update, batch, device)?,
             // Exact up to 2^32, and so for every probability below 1.
             threshold: (self.probability * 4_294_967_296.0).round() as u32,
             scale: 1.0 / (1.0 - self.probability),
-            places: places.clone().map(|place| place as u32).collect(),
-            positions: batch.positions.iter().map(|position| *position as u32).collect(),
-            places_T1: column(places.collect())?,
-            positions_T1: column(batch.positions.clone())?,
         }))
     }
 }
 
 /// The masks of one pass.
 #[derive(Debug)]
-#[expect(non_snake_case, reason = "shape suffixes")]
 pub(crate) struct PassDropout {
-    key: [u32; 2],
+    counters: Counters,
     /// A word below it drops its channel.
     threshold: u32,
     /// What kept values are multiplied by.
     scale: f64,
-    places: Vec<u32>,
-    positions: Vec<u32>,
-    places_T1: Tensor,
-    positions_T1: Tensor,
 }
 
 /// The mask of one module's input.
@@ -77,7 +57,7 @@ impl PassDropout {
     /// The masks of several modules, given as number and width of input. On a device one evaluation serves as many as
     /// fit the budget: it takes over a hundred launches, however large it is.
     pub(crate) fn masks(&self, modules: &[(u32, usize)]) -> Result<Vec<Mask>> {
-        if self.places_T1.device() == Device::Cpu {
+        if self.counters.device() == Device::Cpu {
             return modules.iter().map(|(module, width)| self.mask_on_cpu(*module, *width)).collect();
         }
         let mut masks = Vec::with_capacity(modules.len());
@@ -94,80 +74,28 @@ impl PassDropout {
     fn group_length(&self, modules: &[(u32, usize)]) -> usize {
         let mut counters = 0;
         let fitting = modules.iter().take_while(|(_, width)| {
-            counters += width.div_ceil(LANES) * self.places.len();
+            counters += width.div_ceil(LANES) * self.counters.tokens();
             counters <= GROUP_COUNTERS
         });
         fitting.count().max(1)
     }
 
     fn mask_on_cpu(&self, module: u32, width: usize) -> Result<Mask> {
-        let tokens = self.places.len();
-        let mut keep = Vec::with_capacity(tokens * width);
-        for (place, position) in self.places.iter().zip(&self.positions) {
-            let row_end = keep.len() + width;
-            for block in 0..width.div_ceil(LANES) {
-                let words = philox([block as u32, *position, *place, module], self.key);
-                let lanes = LANES.min(row_end - keep.len());
-                keep.extend(words[..lanes].iter().map(|word| u8::from(*word >= self.threshold)));
-            }
-        }
-        let keep = Tensor::f_from_data_size(&keep, &[tokens as i64, width as i64], Kind::Bool)?;
+        let keep = self.counters.on_cpu(module, width, |word| u8::from(word >= self.threshold));
+        let keep = Tensor::f_from_data_size(&keep, &[self.counters.tokens() as i64, width as i64], Kind::Bool)?;
         Ok(Mask { keep, scale: self.scale })
     }
 
-    /// Philox on int64 tensors: the four words of a counter are four tensors that broadcast to `[tokens, blocks]`.
     fn masks_by_tensors(&self, modules: &[(u32, usize)]) -> Result<Vec<Mask>> {
-        let device = self.places_T1.device();
-        let blocks = |width: usize| width.div_ceil(LANES);
-        let block_numbers: Vec<i64> =
-            modules.iter().flat_map(|(_, width)| (0..blocks(*width)).map(|block| block as i64)).collect();
-        let module_numbers: Vec<i64> = modules
-            .iter()
-            .flat_map(|(module, width)| std::iter::repeat_n(i64::from(*module), blocks(*width)))
-            .collect();
-        let row = |values: &[i64]| Tensor::f_from_slice(values)?.f_unsqueeze(0)?.f_to(device);
-        let counter = [
-            row(&block_numbers)?,
-            self.positions_T1.shallow_clone(),
-            self.places_T1.shallow_clone(),
-            row(&module_numbers)?,
-        ];
-        let words = philox_of_tensors(counter, self.key)?;
-        let kept = words
-            .iter()
-            .map(|word| word.f_ge(i64::from(self.threshold)))
-            .collect::<std::result::Result<Vec<_>, _>>()?;
-        let keep = Tensor::f_stack(&kept, -1)?.f_flatten(1, -1)?;
+        let keep = self.counters.by_tensors(modules, |word| word.f_ge(i64::from(self.threshold)))?;
         let mut first = 0;
         let mut masks = Vec::with_capacity(modules.len());
         for (_, width) in modules {
             masks.push(Mask { keep: keep.f_narrow(1, first, *width as i64)?, scale: self.scale });
-            first += (blocks(*width) * LANES) as i64;
+            first += (width.div_ceil(LANES) * LANES) as i64;
         }
         Ok(masks)
     }
-}
-
-const WORD: i64 = 0xFFFF_FFFF;
-
-fn philox_of_tensors(mut counter: [Tensor; 4], mut key: [u32; 2]) -> Result<[Tensor; 4]> {
-    for _ in 0..ROUNDS {
-        let (high0, low0) = wide_product(MULTIPLIERS[0], &counter[0])?;
-        let (high1, low1) = wide_product(MULTIPLIERS[1], &counter[2])?;
-        let mix =
-            |high: Tensor, other: &Tensor, key: u32| high.f_bitwise_xor(i64::from(key))?.f_bitwise_xor_tensor(other);
-        counter = [mix(high1, &counter[1], key[0])?, low1, mix(high0, &counter[3], key[1])?, low0];
-        key = [key[0].wrapping_add(KEY_STEPS[0]), key[1].wrapping_add(KEY_STEPS[1])];
-    }
-    Ok(counter)
-}
-
-/// The halves of a 64-bit product. The product may wrap into the sign; its bits are the same, and the mask removes
-/// the sign that the shift copies.
-fn wide_product(multiplier: u32, words: &Tensor) -> Result<(Tensor, Tensor)> {
-    let product = words.f_mul_scalar(i64::from(multiplier))?;
-    let high = product.f_bitwise_right_shift_tensor_scalar(32)?.f_bitwise_and_(WORD)?;
-    Ok((high, product.f_bitwise_and(WORD)?))
 }
 
 #[cfg(test)]

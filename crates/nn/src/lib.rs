@@ -21,6 +21,7 @@
 
 mod attention;
 mod batch;
+mod counters;
 mod decoder;
 mod diagnose;
 mod dropout;
@@ -33,6 +34,7 @@ mod linear;
 mod loader;
 mod lora;
 mod model;
+mod neftune;
 mod nf4;
 mod norm;
 mod parameter;

@@ -14,6 +14,7 @@ use crate::{
     head::{Head, Targets, read_back},
     layer::{Depth, Layer},
     loader::Loader,
+    neftune::Neftune,
 };
 
 /// How to load a model.
@@ -27,7 +28,10 @@ pub struct ModelOptions {
     pub device: Device,
     /// Keep only each layer's input for the backward pass, and compute the rest again: the same numbers in less memory.
     pub gradient_checkpointing: bool,
-    /// Seed of fresh adapters and of dropout.
+    /// Noise on the embedding's output while training (NEFTune, arXiv:2310.05914), above 0: uniform in
+    /// `±alpha / sqrt(length of the sample * hidden_size)`. `None` adds none.
+    pub neftune_noise_alpha: Option<f64>,
+    /// Seed of fresh adapters, of dropout and of noise.
     pub seed: u64,
 }
 
@@ -49,6 +53,7 @@ pub struct Model {
     pub(crate) decoder: Decoder,
     pub(crate) parameters: Vec<Parameter>,
     dropout: Dropout,
+    neftune: Option<Neftune>,
 }
 
 impl Model {
@@ -58,7 +63,7 @@ impl Model {
     /// If the folder or the LoRA settings are not sound, or the device has too little memory.
     pub fn load(dir: &Path, options: &ModelOptions) -> std::result::Result<Self, Error> {
         let _guard = tch::no_grad_guard();
-        let ModelOptions { lora, precision, device, gradient_checkpointing, seed } = options;
+        let ModelOptions { lora, precision, device, gradient_checkpointing, neftune_noise_alpha, seed } = options;
         lora.check()?;
         let config = ModelConfig::open(dir)?;
         let loader = Loader::open(dir, &config, *precision, *device)?;
@@ -97,7 +102,8 @@ impl Model {
             lowest,
         };
         let dropout = Dropout { probability: lora.lora_dropout, seed: *seed };
-        Ok(Self { config, decoder, parameters, dropout })
+        let neftune = neftune_noise_alpha.map(|alpha| Neftune { alpha, seed: *seed });
+        Ok(Self { config, decoder, parameters, dropout, neftune })
     }
 
     /// The shape of the base.
@@ -131,10 +137,10 @@ impl Model {
         Ok(())
     }
 
-    /// The loss of a pass with dropout; adds the gradient of `sum of NLL / label_count` to the parameters.
+    /// The loss of a pass with dropout and noise; adds the gradient of `sum of NLL / label_count` to the parameters.
     ///
     /// `label_count` is the number of targets of the whole optimizer update, of which the batch may be a part;
-    /// `update` numbers it, for dropout. Waits for the device once, at the end.
+    /// `update` numbers it, for dropout and noise. Waits for the device once, at the end.
     ///
     /// # Errors
     /// If the batch does not fit the model, or the device has too little memory.
@@ -147,7 +153,7 @@ impl Model {
         self.observed(batch, label_count, update, &mut |_, _| Ok(()))
     }
 
-    /// The loss of a pass without dropout or gradient.
+    /// The loss of a pass without dropout, noise or gradient.
     ///
     /// # Errors
     /// If the batch does not fit the model, or the device has too little memory.
@@ -188,9 +194,11 @@ impl Model {
         let device = self.decoder.shape.device;
         let Some(targets) = Targets::new(batch, device)? else { return Ok(BatchLoss::none(batch)) };
         let pass = Pass::new(self.decoder.shape, batch, self.dropout.pass(update, batch, device)?)?;
+        let width = self.config.hidden_size;
+        let noise = self.neftune.map(|neftune| neftune.noise(update, batch, width, device)).transpose()?;
         let losses = self.decoder.forward_backward(
             &pass,
-            batch,
+            (batch, noise),
             (&targets, label_count as f64),
             &mut self.parameters,
             observe,

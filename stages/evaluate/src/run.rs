@@ -133,6 +133,7 @@ fn load_model(config: &Config, context: &Context, base: &Path, runtime: &Runtime
         lora: adapter.as_ref().map_or_else(LoraConfig::default, |adapter| adapter.lora().clone()),
         precision: if config.bf16 { Precision::Bf16 } else { Precision::Fp32 },
         device: runtime.device(),
+        neftune_noise_alpha: None,
         gradient_checkpointing: false,
         seed: 0,
     };

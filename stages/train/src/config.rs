@@ -88,9 +88,13 @@ pub struct Config {
     /// Let cuDNN time its convolution algorithms. A decoder has no convolution, so it changes nothing. Default false.
     #[schemars(extend("x-execution-only" = true))]
     pub cudnn_benchmark: bool,
+    /// Noise on the embedding's output while training (NEFTune, arXiv:2310.05914), above 0; 5 is common. A value is uniform
+    /// in `±alpha / sqrt(L * hidden_size)` with the sample's own length `L`, where Transformers takes that of the padded
+    /// batch. Evaluations have none. Default: none.
+    pub neftune_noise_alpha: Option<f64>,
     /// See the samples of each epoch in a new random order. False keeps their order. Default true.
     pub shuffle: bool,
-    /// Seeds dropout, the start of the adapter, and the order of samples unless `data_seed` is given; 0 to 2^32 - 1.
+    /// Seeds dropout, noise, the start of the adapter, and the order of samples unless `data_seed` is given; 0 to 2^32 - 1.
     /// Default 42.
     pub seed: u32,
     /// Seeds the order of samples, 0 to 2^32 - 1. Default: `seed`.
@@ -193,6 +197,7 @@ impl Default for Config {
             load_in_8bit: false,
             tf32: false,
             cudnn_benchmark: false,
+            neftune_noise_alpha: None,
             shuffle: true,
             seed: 42,
             data_seed: None,
@@ -305,6 +310,9 @@ impl Config {
             );
         }
         require_above_zero(problems, "adam_epsilon", self.adam_epsilon);
+        if let Some(alpha) = self.neftune_noise_alpha {
+            require_above_zero(problems, "neftune_noise_alpha", alpha);
+        }
     }
 
     fn validate_evaluation(&self, inputs: &BTreeSet<String>, problems: &mut Problems) {

@@ -93,6 +93,7 @@ fn prepare<'a>(
         lora: lora.clone(),
         precision: if config.bf16 { Precision::Bf16 } else { Precision::Fp32 },
         device: runtime.device(),
+        neftune_noise_alpha: config.neftune_noise_alpha,
         gradient_checkpointing: config.gradient_checkpointing,
         seed: u64::from(config.seed),
     };

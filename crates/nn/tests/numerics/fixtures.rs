@@ -89,7 +89,14 @@ pub(crate) fn lora(modules_to_save: &[&str]) -> LoraConfig {
 }
 
 pub(crate) fn options(precision: Precision, lora: LoraConfig) -> ModelOptions {
-    ModelOptions { lora, precision, device: device(), gradient_checkpointing: false, seed: 1 }
+    ModelOptions {
+        lora,
+        precision,
+        device: device(),
+        gradient_checkpointing: false,
+        neftune_noise_alpha: None,
+        seed: 1,
+    }
 }
 
 pub(crate) fn load(folder_name: &str, options: &ModelOptions) -> Model {

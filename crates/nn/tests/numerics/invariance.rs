@@ -31,8 +31,13 @@ fn raise_adapters(model: &mut Model) {
 }
 
 fn trained(folder: &str, precision: Precision, lora: LoraConfig, checkpointing: bool) -> Model {
+    with_noise(None, folder, precision, lora, checkpointing)
+}
+
+fn with_noise(alpha: Option<f64>, folder: &str, precision: Precision, lora: LoraConfig, checkpointing: bool) -> Model {
     let mut options = options(precision, lora);
     options.gradient_checkpointing = checkpointing;
+    options.neftune_noise_alpha = alpha;
     let mut model = load(folder, &options);
     raise_adapters(&mut model);
     model
@@ -47,7 +52,7 @@ fn checkpointing_changes_no_bit() {
     let batch = pack(&rows(), 0);
     for (folder, precision) in [("bnb4_tied", Precision::Fp32), ("bnb4_untied", Precision::Bf16)] {
         let run = |checkpointing| {
-            let mut model = trained(folder, precision, with_dropout(lora(&BOTH)), checkpointing);
+            let mut model = with_noise(Some(5.0), folder, precision, with_dropout(lora(&BOTH)), checkpointing);
             let loss = model.forward_backward(&batch, batch.labels(), 5).unwrap();
             (loss, model)
         };
@@ -64,9 +69,9 @@ fn a_packed_update_equals_its_parts() {
     let rows = rows();
     let whole = pack(&rows, 0);
     for folder in ["bnb4_tied", "model_untied"] {
-        let mut together = trained(folder, Precision::Fp32, with_dropout(lora(&BOTH)), true);
+        let mut together = with_noise(Some(5.0), folder, Precision::Fp32, with_dropout(lora(&BOTH)), true);
         let loss = together.forward_backward(&whole, whole.labels(), 9).unwrap();
-        let mut apart = trained(folder, Precision::Fp32, with_dropout(lora(&BOTH)), true);
+        let mut apart = with_noise(Some(5.0), folder, Precision::Fp32, with_dropout(lora(&BOTH)), true);
         let mut sum_nll = 0.0;
         for (place, row) in rows.iter().enumerate() {
             let part = pack(std::slice::from_ref(row), place as u32);
@@ -96,6 +101,23 @@ fn dropout_is_on_in_training_only_and_differs_by_update() {
     assert_eq!(first, again);
     assert_ne!(first, second);
     assert_ne!(first, reference);
+}
+
+#[test]
+fn noise_is_on_in_training_only_and_differs_by_update_and_amount() {
+    let batch = pack(&rows(), 0);
+    let model = |alpha| with_noise(alpha, "model_untied", Precision::Fp32, lora(&[]), true);
+    let reference = model(None).loss(&batch).unwrap();
+    let mut noisy = model(Some(5.0));
+    assert_eq!(noisy.loss(&batch).unwrap(), reference, "an evaluation has none");
+    let mut at = |update| noisy.forward_backward(&batch, batch.labels(), update).unwrap();
+    let (first, again, second) = (at(0), at(0), at(1));
+    assert_eq!(first, again);
+    assert_ne!(first, second);
+    let without = model(None).forward_backward(&batch, batch.labels(), 0).unwrap();
+    let away = |loss: &pipe_nn::BatchLoss| (loss.sum_nll - without.sum_nll).abs();
+    let little = model(Some(1e-6)).forward_backward(&batch, batch.labels(), 0).unwrap();
+    assert!(away(&little) < 1e-4 * without.sum_nll && away(&first) > 10.0 * away(&little), "{little:?} {first:?}");
 }
 
 /// Gradients end at the lowest trained layer; what is left out must not matter to what is left.

@@ -181,6 +181,7 @@ pub(crate) fn short_run() -> Stage {
                   "modules_to_save": ["embed_tokens", "lm_head"] },
         "learning_rate": 1e-3, "warmup_ratio": 0.1, "max_steps": 12, "gradient_accumulation_steps": 4,
         "per_device_train_batch_size": 1, "logging_steps": 1, "save_steps": 5, "weight_decay": 0.01,
+        "neftune_noise_alpha": 5.0,
     });
     Stage::new(&model("model_tied"), &data("tied"), config)
 }

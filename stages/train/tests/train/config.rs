@@ -34,7 +34,7 @@ fn defaults_are_those_of_transformers_and_peft_but_for_what_says_so() {
             "optim": "adamw", "num_train_epochs": null, "max_steps": null, "per_device_train_batch_size": 8,
             "gradient_accumulation_steps": 1, "max_tokens_per_pass": 4096, "gradient_checkpointing": false,
             "bf16": false, "fp16": false, "load_in_8bit": false, "tf32": false, "cudnn_benchmark": false,
-            "shuffle": true, "seed": 42, "data_seed": null, "logging_steps": 10, "eval_steps": null, "prompts": [],
+            "neftune_noise_alpha": null, "shuffle": true, "seed": 42, "data_seed": null, "logging_steps": 10, "eval_steps": null, "prompts": [],
             "max_new_tokens": 64, "save_steps": 500, "save_total_limit": 2, "dataloader_num_workers": 0,
             "dataloader_pin_memory": true,
         })
@@ -89,6 +89,7 @@ fn every_field_is_semantic_or_execution_only() {
             "fp16",
             "load_in_8bit",
             "tf32",
+            "neftune_noise_alpha",
             "shuffle",
             "seed",
             "data_seed",
@@ -116,7 +117,7 @@ fn every_problem_is_reported_at_its_field() {
         "lora": { "r": 0, "lora_alpha": 0.0, "target_modules": ["q_proj", "qproj", "q_proj"], "lora_dropout": 1.0,
                   "modules_to_save": ["norm"] },
         "learning_rate": 0.0, "warmup_ratio": 1.0, "weight_decay": -0.1, "max_grad_norm": -1.0, "adam_beta1": 1.0,
-        "adam_beta2": -0.1, "adam_epsilon": 0.0, "num_train_epochs": 0.0, "per_device_train_batch_size": 0,
+        "adam_beta2": -0.1, "adam_epsilon": 0.0, "neftune_noise_alpha": -1.0, "num_train_epochs": 0.0, "per_device_train_batch_size": 0,
         "max_tokens_per_pass": 0, "logging_steps": 0, "save_steps": 0, "save_total_limit": 0, "max_new_tokens": 0,
         "prompts": [" "],
     });
@@ -134,6 +135,7 @@ fn every_problem_is_reported_at_its_field() {
         "adam_beta1",
         "adam_beta2",
         "adam_epsilon",
+        "neftune_noise_alpha",
         "num_train_epochs",
         "per_device_train_batch_size",
         "max_tokens_per_pass",

@@ -52,10 +52,9 @@ impl Draws {
     pub(crate) fn total(&self) -> Option<u64> {
         let count = self.lengths.len() as u64;
         match &self.rule {
-            Rule::Spread | Rule::Alternate(StoppingStrategy::AllExhaustedWithoutReplacement) => {
-                Some(self.lengths.iter().sum())
-            }
-            Rule::Weighted(_, StoppingStrategy::AllExhaustedWithoutReplacement) => Some(self.lengths.iter().sum()),
+            Rule::Spread
+            | Rule::Alternate(StoppingStrategy::AllExhaustedWithoutReplacement)
+            | Rule::Weighted(_, StoppingStrategy::AllExhaustedWithoutReplacement) => Some(self.lengths.iter().sum()),
             Rule::Alternate(StoppingStrategy::FirstExhausted) => Some(self.lengths.iter().min()? * count),
             Rule::Alternate(StoppingStrategy::AllExhausted) => self.lengths.iter().max()?.checked_mul(count),
             Rule::Weighted(..) => None,

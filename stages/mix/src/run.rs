@@ -25,7 +25,7 @@ pub(crate) fn run(config: &Config, context: &Context) -> Result<(), Failure> {
     let total = draws.total();
     let mut writer = Writer::create(&context.output())?;
     let mut rows = 0;
-    while let Some(source) = draws.next() {
+    for source in draws.by_ref() {
         writer.write(sources[source].next()?.view())?;
         if rows % ROWS_A_LOOK == 0 {
             if context.cancelled() {

@@ -1,0 +1,72 @@
+//! Rules by regular expression on the text of a sample.
+
+use pipe_text::Tokenizer;
+use regex::Regex;
+
+use crate::config::{Config, Pattern};
+
+/// The rules of a stage, ready to be asked from any thread.
+pub(crate) struct Patterns {
+    tokenizer: Tokenizer,
+    rules: Vec<Rule>,
+}
+
+struct Rule {
+    regex: Regex,
+    share: Option<(f64, f64)>,
+    /// Whether a text that fits goes, or one that does not.
+    drops: bool,
+}
+
+impl Patterns {
+    /// The rules of a configuration, with the tokenizer that made the samples.
+    pub(crate) fn new(config: &Config, tokenizer: Tokenizer) -> Result<Self, regex::Error> {
+        let mut rules = Vec::new();
+        for (field, patterns) in config.patterns() {
+            for pattern in patterns {
+                rules.push(Rule::new(pattern, field == "drop_patterns")?);
+            }
+        }
+        Ok(Self { tokenizer, rules })
+    }
+
+    /// The first rule by which a sample goes, if one does.
+    pub(crate) fn reason_to_drop(&self, input_ids: &[u32]) -> Result<Option<usize>, pipe_text::Error> {
+        let text = self.tokenizer.decode(input_ids, true)?;
+        let characters = text.chars().count();
+        Ok(self.rules.iter().position(|rule| rule.fits(&text, characters) == rule.drops))
+    }
+}
+
+/// Each rule by its place and its pattern: `drop_patterns.0 https?://`.
+pub(crate) fn names(config: &Config) -> Vec<String> {
+    /// Longer patterns are cut, in characters.
+    const SHOWN: usize = 40;
+    let mut names = Vec::new();
+    for (field, patterns) in config.patterns() {
+        for (index, Pattern { pattern, .. }) in patterns.iter().enumerate() {
+            let cut = if pattern.chars().nth(SHOWN).is_some() { "..." } else { "" };
+            let shown: String = pattern.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+            // A backslash of the pattern is no escape.
+            names.push(format!("{field}.{index} {}{cut}", shown.replace(r"\\", r"\").replace(r#"\""#, "\"")));
+        }
+    }
+    names
+}
+
+impl Rule {
+    fn new(pattern: &Pattern, drops: bool) -> Result<Self, regex::Error> {
+        let share = match (pattern.min_share, pattern.max_share) {
+            (None, None) => None,
+            (least, most) => Some((least.unwrap_or(0.0), most.unwrap_or(1.0))),
+        };
+        Ok(Self { regex: Regex::new(&pattern.pattern)?, share, drops })
+    }
+
+    fn fits(&self, text: &str, characters: usize) -> bool {
+        let Some((least, most)) = self.share else { return self.regex.is_match(text) };
+        let matched: usize = self.regex.find_iter(text).map(|found| found.as_str().chars().count()).sum();
+        let share = if characters == 0 { 0.0 } else { matched as f64 / characters as f64 };
+        (least..=most).contains(&share)
+    }
+}

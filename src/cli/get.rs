@@ -1,16 +1,22 @@
 //! `pipe get`: copy an artifact out of the cache.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use pipe_stage::{Digest, Form};
+use pipe_stage::Form;
 use serde_json::json;
 
-use super::{CliError, Exit, Format, candidates, pipeline::print, pipeline::print_json, recorded::Recorded, said::say};
+use super::{
+    CliError, Exit, Format, candidates,
+    pipeline::print,
+    pipeline::print_json,
+    recorded::{Chosen, Recorded, pipeline_of},
+    said::say,
+};
 use crate::{
     cache::{Checkout, Holder, Home, Store},
-    config, registry, report,
-    runs::{RunRecord, Runs},
+    report,
+    runs::RunRecord,
 };
 
 /// Arguments of `pipe get`.
@@ -39,17 +45,11 @@ pub(super) fn say_that_it_waits(holder: Option<Holder>) {
 
 impl Get {
     pub(super) fn execute(self) -> Result<Exit, CliError> {
-        let (home, run, stage, output) = self.find()?;
-        let outputs = &run.stages[stage].outputs;
-        let found = match output {
-            Some(output) => outputs.get_key_value(output),
-            None => outputs.iter().next().filter(|_| outputs.len() == 1),
-        };
-        let (output, digest) = found.ok_or_else(|| none_such(stage, output, outputs))?;
+        let Chosen { home, run, stage, output, digest } = self.recorded.output(&self.output)?;
         let _in_use = home.share(say_that_it_waits)?;
-        let form = form(&home, &run, stage, output);
+        let form = form(&home, &run, stage, &output);
         let options = Checkout { form, force: self.force };
-        let done = Store::new(&home).checkout_to(digest, &self.destination, options)?;
+        let done = Store::new(&home).checkout_to(&digest, &self.destination, options)?;
         match self.format {
             Format::Text => {
                 let what = format!("{}, {}", report::plural(done.files, "file"), report::bytes(done.bytes));
@@ -65,47 +65,11 @@ impl Get {
         }
         Ok(Exit::Done)
     }
-
-    /// The run to take from, the stage and, if it is named, the output.
-    fn find(&self) -> Result<(Home, RunRecord, &str, Option<&str>), CliError> {
-        let run_with = |stage: &str| self.recorded.run_with(stage, |stage| !stage.outputs.is_empty());
-        let whole = self.output.as_str();
-        let Some((stage, output)) = whole.rsplit_once('.') else {
-            let (home, run) = run_with(whole)?;
-            return Ok((home, run, whole, None));
-        };
-        // The values in the name of a stage of a matrix may hold dots; other names of stages hold none.
-        if stage.contains('@')
-            && let Ok((home, run)) = run_with(whole)
-        {
-            return Ok((home, run, whole, None));
-        }
-        let (home, run) = run_with(stage)?;
-        Ok((home, run, stage, Some(output)))
-    }
-}
-
-fn none_such(stage: &str, output: Option<&str>, outputs: &BTreeMap<String, Digest>) -> CliError {
-    let message = match output {
-        Some(output) => format!("the stage `{stage}` has no output `{output}`"),
-        None => format!("the stage `{stage}` has {} outputs", outputs.len()),
-    };
-    let known: Vec<String> = outputs.keys().map(|output| format!("{stage}.{output}")).collect();
-    let help = match known.len() {
-        1 => format!("it has one: name `{stage}`"),
-        _ => format!("name one: {}", known.join(", ")),
-    };
-    CliError::usage(message, help)
 }
 
 /// What an output is to those who take it, by the pipeline as the run meant it.
 fn form(home: &Home, run: &RunRecord, stage: &str, output: &str) -> Form {
-    let folder = run.file.parent().unwrap_or(&run.file).to_owned();
-    let resolved = Runs::new(home).resolved(&run.resolved);
-    let pipeline = resolved.and_then(|text| {
-        let source = config::Source::new(&run.file, text);
-        config::parse(source, folder, &[], registry::KINDS).ok()
-    });
+    let pipeline = pipeline_of(home, run);
     let outputs = pipeline.as_ref().and_then(|pipeline| pipeline.stages.get(stage)).map(|spec| &spec.outputs[..]);
     outputs.into_iter().flatten().find(|known| known.name == output).map_or(Form::Folder, |output| output.form)
 }

@@ -27,6 +27,7 @@ mod said;
 mod schema;
 mod selection;
 mod share;
+mod show;
 mod table;
 mod typed;
 
@@ -92,6 +93,8 @@ enum Command {
     Runs(runs::Runs),
     /// Show the log of a stage's last attempt
     Log(log::Log),
+    /// Show what a stage made: a sample as the model sees it, how long samples are, the files of anything else
+    Show(show::Show),
     /// Copy a stage's artifact out of the cache
     Get(get::Get),
     /// Put a run into one file, for others to make it again
@@ -143,6 +146,7 @@ fn dispatch(arguments: Arguments) -> Result<Exit, CliError> {
         Command::Schema(command) => command.execute(),
         Command::Runs(command) => command.execute(),
         Command::Log(command) => command.execute(),
+        Command::Show(command) => command.execute(),
         Command::Get(command) => command.execute(),
         Command::Share(command) => command.execute(),
         Command::Reproduce(command) => command.execute(),

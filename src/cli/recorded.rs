@@ -1,13 +1,18 @@
 //! The arguments that choose recorded runs, shared by the commands that look back.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
+use pipe_stage::Digest;
 
 use super::{CliError, candidates};
 use crate::{
     cache::Home,
-    config, registry,
+    config::{self, Pipeline},
+    registry,
     runs::{AttemptRun, ChooseError, RunId, RunRecord, RunStatus, RunSummary, Runs, StageRun},
 };
 
@@ -23,10 +28,10 @@ pub(super) struct Scope {
 pub(super) struct Scoped {
     pub(super) home: Home,
     pub(super) runs: Runs,
-    pipeline: Option<Chosen>,
+    pipeline: Option<OfPipeline>,
 }
 
-enum Chosen {
+enum OfPipeline {
     Name(String),
     /// The file has mistakes now, but its runs are there.
     File(PathBuf),
@@ -39,8 +44,8 @@ impl Scope {
                 let absolute = std::path::absolute(file).unwrap_or_else(|_| file.clone());
                 let folder = absolute.parent().map_or_else(PathBuf::new, Path::to_owned);
                 let chosen = match config::load(file, &[], registry::KINDS) {
-                    Ok(pipeline) => Chosen::Name(pipeline.name),
-                    Err(_) if absolute.is_file() => Chosen::File(absolute),
+                    Ok(pipeline) => OfPipeline::Name(pipeline.name),
+                    Err(_) if absolute.is_file() => OfPipeline::File(absolute),
                     Err(error) => return Err(error.into()),
                 };
                 (folder, Some(chosen))
@@ -57,8 +62,8 @@ impl Scoped {
     pub(super) fn counts(&self, name: &str, file: &Path) -> bool {
         match &self.pipeline {
             None => true,
-            Some(Chosen::Name(wanted)) => wanted == name,
-            Some(Chosen::File(wanted)) => wanted == file,
+            Some(OfPipeline::Name(wanted)) => wanted == name,
+            Some(OfPipeline::File(wanted)) => wanted == file,
         }
     }
 
@@ -99,6 +104,35 @@ pub(super) struct Made {
     pub(super) attempt: AttemptRun,
 }
 
+/// An output of a stage in a recorded run.
+pub(super) struct Chosen<'a> {
+    pub(super) home: Home,
+    pub(super) run: RunRecord,
+    pub(super) stage: &'a str,
+    pub(super) output: String,
+    pub(super) digest: Digest,
+}
+
+/// The pipeline as a run meant it, if the cache still has it.
+pub(super) fn pipeline_of(home: &Home, run: &RunRecord) -> Option<Pipeline> {
+    let folder = run.file.parent().unwrap_or(&run.file).to_owned();
+    let text = Runs::new(home).resolved(&run.resolved)?;
+    config::parse(config::Source::new(&run.file, text), folder, &[], registry::KINDS).ok()
+}
+
+fn none_such(stage: &str, output: Option<&str>, outputs: &BTreeMap<String, Digest>) -> CliError {
+    let message = match output {
+        Some(output) => format!("the stage `{stage}` has no output `{output}`"),
+        None => format!("the stage `{stage}` has {} outputs", outputs.len()),
+    };
+    let known: Vec<String> = outputs.keys().map(|output| format!("{stage}.{output}")).collect();
+    let help = match known.len() {
+        1 => format!("it has one: name `{stage}`"),
+        _ => format!("name one: {}", known.join(", ")),
+    };
+    CliError::usage(message, help)
+}
+
 /// Which run to look at.
 #[derive(Args)]
 pub(super) struct Recorded {
@@ -128,6 +162,36 @@ impl Recorded {
             self.run_with(stage, |stage| !stage.attempts.is_empty())?;
         }
         Ok(attempts)
+    }
+
+    /// `STAGE` or `STAGE.OUTPUT` of the chosen run, or else of the newest that has it.
+    pub(super) fn output<'a>(&self, whole: &'a str) -> Result<Chosen<'a>, CliError> {
+        let (home, run, stage, output) = self.find(whole)?;
+        let outputs = &run.stages[stage].outputs;
+        let found = match output {
+            Some(output) => outputs.get_key_value(output),
+            None => outputs.iter().next().filter(|_| outputs.len() == 1),
+        };
+        let (output, digest) = found.ok_or_else(|| none_such(stage, output, outputs))?;
+        let (output, digest) = (output.clone(), *digest);
+        Ok(Chosen { home, run, stage, output, digest })
+    }
+
+    /// The run to take from, the stage and, if it is named, the output.
+    fn find<'a>(&self, whole: &'a str) -> Result<(Home, RunRecord, &'a str, Option<&'a str>), CliError> {
+        let run_with = |stage: &str| self.run_with(stage, |stage| !stage.outputs.is_empty());
+        let Some((stage, output)) = whole.rsplit_once('.') else {
+            let (home, run) = run_with(whole)?;
+            return Ok((home, run, whole, None));
+        };
+        // The values in the name of a stage of a matrix may hold dots; other names of stages hold none.
+        if stage.contains('@')
+            && let Ok((home, run)) = run_with(whole)
+        {
+            return Ok((home, run, whole, None));
+        }
+        let (home, run) = run_with(stage)?;
+        Ok((home, run, stage, Some(output)))
     }
 
     /// The chosen run, or else the newest in which `stage` is `wanted`, and the home it lies in.

@@ -12,6 +12,7 @@ mod runs;
 mod secrets;
 mod share;
 mod shell;
+mod show;
 
 use std::{
     path::{Path, PathBuf},

@@ -64,6 +64,7 @@ fn run_on(inputs: Vec<(&str, PathBuf)>, files: &[&str], config: &Value) -> Resul
         config: config.clone(),
         inputs: inputs.into_iter().map(|(name, path)| (name.to_owned(), vec![artifact(path)])).collect(),
         user_files: files.iter().map(|name| (format!("inputs.{name}"), artifact(PathBuf::from("/rows")))).collect(),
+        pins: [].into(),
         output: output.clone(),
         work: folder.path().join("work"),
         resume: folder.path().join("resume"),

@@ -121,3 +121,16 @@ fn clusters_are_counted() {
     assert_eq!(index.find_or_keep(10, sketcher.sketch(&[1, 2])), None);
     assert_eq!(index.find_or_keep(11, sketcher.sketch(&[1, 2])), Some(Found { row: 10, similarity: 1.0 }));
 }
+
+#[test]
+fn a_sample_is_found_behind_others_of_the_same_band() {
+    // One band of one row, so that every part of the first sample that holds its least n-gram has the same key.
+    let config = NearDedup { num_perm: 1, ..NearDedup::default() };
+    let sketcher = Sketcher::new(&config);
+    let mut index = Index::new(config.threshold, &sketcher);
+    let whole: Vec<u32> = (0..50).collect();
+    assert_eq!(index.find_or_keep(0, sketcher.sketch(&whole)), None);
+    let parts = (0..=40).step_by(3).zip(1..);
+    parts.for_each(|(at, row)| assert_eq!(index.find_or_keep(row, sketcher.sketch(&whole[at..at + 10])), None));
+    assert_eq!(index.find_or_keep(99, sketcher.sketch(&whole)), Some(Found { row: 0, similarity: 1.0 }));
+}

@@ -20,5 +20,5 @@ mod tokenizer;
 pub use error::Error;
 pub use prompter::Prompter;
 pub use rendered::{Rendered, SpecialInText};
-pub use template::{ChatTemplate, Conversation};
+pub use template::{ChatTemplate, Conversation, RESERVED};
 pub use tokenizer::Tokenizer;

@@ -1,11 +1,11 @@
 //! Conversations to text, through the model's own Jinja template.
 
-use std::{path::Path, sync::OnceLock};
+use std::{collections::BTreeMap, path::Path, sync::OnceLock};
 
 use minijinja::{
     Environment, ErrorKind, State, UndefinedBehavior,
     syntax::SyntaxConfig,
-    value::{Kwargs, Serde, Value},
+    value::{Kwargs, Serde, Value, ValueKind},
 };
 
 use crate::{
@@ -19,10 +19,14 @@ const NAME: &str = "chat_template";
 const TOKEN_VARIABLES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
+/// The variables that hold the conversation.
+pub const RESERVED: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
+
 /// The chat template of a model folder. Cheap to share between threads.
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    tokens: Vec<(&'static str, String)>,
+    /// What a template finds besides the conversation: the texts of tokens, and what [`ChatTemplate::with_kwargs`] gave.
+    variables: BTreeMap<String, Value>,
     generation_prompt: OnceLock<String>,
 }
 
@@ -53,8 +57,19 @@ impl ChatTemplate {
         };
         let environment =
             environment(source).map_err(|source| Error::Template { folder: folder.to_owned(), source })?;
-        let tokens = TOKEN_VARIABLES.iter().filter_map(|name| Some((*name, config.token(name)?.to_owned()))).collect();
-        Ok(Some(Self { environment, tokens, generation_prompt: OnceLock::new() }))
+        let token = |name: &&str| Some(((*name).to_owned(), Value::from(config.token(name)?)));
+        let variables = TOKEN_VARIABLES.iter().filter_map(token).collect();
+        Ok(Some(Self { environment, variables, generation_prompt: OnceLock::new() }))
+    }
+
+    /// Gives the template more variables, as `apply_chat_template` of Transformers does with keyword arguments:
+    /// `enable_thinking` for one. Those of the conversation itself ([`RESERVED`]) cannot be set.
+    #[must_use]
+    pub fn with_kwargs<'a>(mut self, kwargs: impl IntoIterator<Item = (&'a String, &'a serde_json::Value)>) -> Self {
+        let given = kwargs.into_iter().map(|(name, value)| (name.clone(), Value::from(Serde(value))));
+        self.variables.extend(given);
+        self.generation_prompt = OnceLock::new();
+        self
     }
 
     /// The text of a conversation.
@@ -72,8 +87,8 @@ impl ChatTemplate {
                 ("documents", Value::from(())),
                 ("add_generation_prompt", Value::from(conversation.add_generation_prompt)),
             ];
-            let tokens = self.tokens.iter().map(|(name, token)| (*name, Value::from(token.as_str())));
-            self.environment.get_template(NAME)?.render(Value::from_pairs(variables.into_iter().chain(tokens)))
+            let others = self.variables.iter().map(|(name, value)| (name.as_str(), value.clone()));
+            self.environment.get_template(NAME)?.render(Value::from_pairs(others.chain(variables)))
         };
         render().map_err(|source| Error::Render { source })
     }
@@ -117,7 +132,15 @@ fn environment(template: String) -> Result<Environment<'static>, minijinja::Erro
         written.map_err(|_| refusal("cannot write the output"))
     });
     environment.add_filter("tojson", |value: &Value, kwargs: Kwargs| python::to_json(value, &kwargs));
+    environment.add_filter("trim", |value: &Value, chars: Option<&str>| match chars {
+        None => python::str(value).trim_matches(python::is_whitespace).to_owned(),
+        Some(chars) => python::str(value).trim_matches(|c| chars.contains(c)).to_owned(),
+    });
     environment.add_filter("string", |value: &Value| python::str(value));
+    // Python cannot iterate over None.
+    environment.add_test("iterable", |value: &Value| {
+        !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number)
+    });
     environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
         Err(refusal(message))
     });
@@ -127,6 +150,8 @@ fn environment(template: String) -> Result<Environment<'static>, minijinja::Erro
              take strftime_now out of the model's chat template, or give it a date as text",
         ))
     });
+    // Jinja reads every line end as this one.
+    let template = template.replace("\r\n", "\n").replace('\r', "\n");
     environment.add_template_owned(NAME, without_generation_tags(&template))?;
     Ok(environment)
 }

@@ -1,6 +1,6 @@
 //! The fields of `with:` of a `tokenize` stage.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pipe_stage::{Problems, Validate};
 use schemars::JsonSchema;
@@ -23,6 +23,10 @@ pub struct Config {
     /// What special tokens are that stand in a row's own text (`<|im_end|>` in a message, a tool's result, a `text`).
     /// Default `text`.
     pub special_tokens_in_text: SpecialTokensInText,
+    /// Variables for the chat template, as keyword arguments of `apply_chat_template` are in Transformers:
+    /// `enable_thinking: false`, or `date_string: 24 Nov 2026`. What then belongs to the generation prompt, such as the
+    /// empty thinking block of Qwen3, is not counted as the assistant's. Default: none.
+    pub chat_template_kwargs: BTreeMap<String, serde_json::Value>,
     /// What to do with a row that cannot be used. Default `fail`.
     pub on_bad_row: OnBadRow,
     /// Rows that a thread takes at once, 1 or more. Default 256.
@@ -72,6 +76,7 @@ impl Default for Config {
             loss_on: LossOn::All,
             add_eos: false,
             special_tokens_in_text: SpecialTokensInText::Text,
+            chat_template_kwargs: BTreeMap::new(),
             on_bad_row: OnBadRow::Fail,
             batch_size: 256,
             num_proc: None,
@@ -84,6 +89,10 @@ impl Validate for Config {
         problems.require(self.max_length >= 1, "max_length", "must be at least 1");
         if self.padding {
             problems.at_with_help("padding", "samples are never padded", "remove it, or set it to false");
+        }
+        for name in pipe_text::RESERVED.into_iter().filter(|name| self.chat_template_kwargs.contains_key(*name)) {
+            let path = format!("chat_template_kwargs.{name}");
+            problems.at_with_help(&path, "is what the stage itself hands to the template", "remove it");
         }
         problems.require(self.batch_size >= 1, "batch_size", "must be at least 1");
         problems.require(self.num_proc != Some(0), "num_proc", "must be at least 1");

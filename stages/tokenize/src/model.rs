@@ -1,6 +1,6 @@
 //! What tokenizing needs of a model folder. Ready ids need neither a tokenizer nor a template, only a bound.
 
-use std::{fs, io, path::Path};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
 use pipe_text::{ChatTemplate, Tokenizer};
 
@@ -15,13 +15,13 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub(crate) fn load(folder: &Path) -> Result<Self, Error> {
+    pub(crate) fn load(folder: &Path, kwargs: &BTreeMap<String, serde_json::Value>) -> Result<Self, Error> {
         let tokenizer = match Tokenizer::load(folder) {
             Ok(tokenizer) => Some(tokenizer),
             Err(pipe_text::Error::Missing { .. }) => None,
             Err(error) => return Err(error.into()),
         };
-        let template = ChatTemplate::load(folder)?;
+        let template = ChatTemplate::load(folder)?.map(|template| template.with_kwargs(kwargs));
         let of_tokenizer = tokenizer.as_ref().map(|tokenizer| tokenizer.vocab_size() as u64);
         Ok(Self { vocab_size: config_vocab_size(folder)?.or(of_tokenizer), tokenizer, template })
     }

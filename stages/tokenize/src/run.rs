@@ -26,7 +26,7 @@ use crate::{
 
 pub(crate) fn run(config: &Config, context: &Context) -> Result<(), Failure> {
     let files = find_files(context.inputs("data"))?;
-    let model = Model::load(context.input("model")?)?;
+    let model = Model::load(context.input("model")?, &config.chat_template_kwargs)?;
     let encoder = Encoder::new(config, &model)?;
     let writer = Writer::create(&context.output())?;
     let (tally, totals) = encode_all(config, context, &files, &encoder, writer)?;

@@ -1,6 +1,7 @@
 //! Tokenizers and templates against their Python originals.
 #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 
+mod conversations;
 mod folders;
 mod ids;
 mod spans;

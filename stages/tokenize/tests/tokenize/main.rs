@@ -141,10 +141,12 @@ fn the_configuration_is_checked() {
         problems.into_inner().into_iter().map(|(path, message, _)| format!("{path} {message}")).collect::<Vec<_>>()
     };
     assert_eq!(problems(json!({})), [""; 0]);
-    let wrong = json!({ "max_length": 0, "padding": true, "batch_size": 0, "num_proc": 0 });
+    let wrong = json!({ "max_length": 0, "padding": true, "batch_size": 0, "num_proc": 0,
+        "chat_template_kwargs": { "enable_thinking": false, "tools": [] } });
     let expected = [
         "max_length must be at least 1",
         "padding samples are never padded",
+        "chat_template_kwargs.tools is what the stage itself hands to the template",
         "batch_size must be at least 1",
         "num_proc must be at least 1",
     ];

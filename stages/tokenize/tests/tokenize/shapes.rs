@@ -113,3 +113,26 @@ fn what_cannot_work_is_said() {
     let text = run_inputs(folder.path(), &[&[("rows.jsonl", b"{\"text\": \"words\"}")]], json!({}), false);
     assert!(text.error().contains("config.json says that the model knows 100 ids"), "{}", text.error());
 }
+
+#[test]
+fn the_template_may_be_told_more() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(model().join(file), folder.path().join(file)).unwrap();
+    }
+    // As Qwen3 does: the last turn has a thinking block, which is the generation prompt's where thinking is off.
+    let template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if loop.last %}<think>\n\n</think>\n\n{% endif %}\
+                    {{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n\
+                    {% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}";
+    std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+    let trained = |kwargs: serde_json::Value| {
+        let config = json!({ "loss_on": "assistant", "chat_template_kwargs": kwargs });
+        let samples = run_inputs(folder.path(), &[&[("rows.jsonl", chat().as_bytes())]], config, false).samples();
+        let labels = samples.get(0).unwrap().labels.to_vec();
+        labels.into_iter().filter(|label| *label != IGNORED).map(|label| label as u32).collect::<Vec<_>>()
+    };
+    let thinking = encode("<think>\n\n</think>\n\n");
+    let (first, last) = (encode("Hello<|im_end|>"), encode("See you<|im_end|>"));
+    assert_eq!(trained(json!({})), [first.clone(), thinking, last.clone()].concat());
+    assert_eq!(trained(json!({ "enable_thinking": false })), [first, last].concat());
+}

@@ -26,6 +26,22 @@ impl FileHasher {
         }
     }
 
+    /// Hashes a whole file. Returns its length.
+    pub(crate) fn read(&mut self, path: &std::path::Path) -> std::io::Result<u64> {
+        let (mut file, mut buffer, mut bytes) = (std::fs::File::open(path)?, vec![0; 1 << 20], 0);
+        loop {
+            match std::io::Read::read(&mut file, &mut buffer) {
+                Ok(0) => return Ok(bytes),
+                Ok(count) => {
+                    self.update(&buffer[..count]);
+                    bytes += count as u64;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// The BLAKE3, and the SHA-256 in hexadecimal digits if it was asked for.
     pub(crate) fn finish(self) -> (Digest, Option<String>) {
         let sha256 = self.sha256.map(|sha256| sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect());

@@ -10,7 +10,7 @@ use pipe_stage::{Artifact, Context, Digest, Failure, Job, PROTOCOL, Resources, S
 use stage_download::{Config, Download};
 
 fn config(source: &str) -> Config {
-    Config { source: source.to_owned(), sha256: None, blake3: None }
+    Config { source: source.to_owned(), include: None, exclude: Vec::new(), sha256: None, blake3: None }
 }
 
 /// Runs the stage on the user's file or folder at `path`, whose digest the engine found to be `digest`.

@@ -38,6 +38,13 @@ impl Rendered {
         self.in_text
     }
 
+    /// The special token of the template that ends at a byte of the text, such as the one that closes a turn at the end
+    /// of its span.
+    pub fn token_that_ends_at(&self, end: usize, tokenizer: &Tokenizer) -> Option<u32> {
+        let token = self.own_tokens(tokenizer).into_iter().find(|token| token.end == end)?;
+        tokenizer.id(&self.text[token])
+    }
+
     /// The places of the template's own special tokens.
     pub(crate) fn own_tokens(&self, tokenizer: &Tokenizer) -> Vec<Range<usize>> {
         self.own.clone().unwrap_or_else(|| tokenizer.special_tokens().find(&self.text))

@@ -30,6 +30,21 @@ pub(crate) struct Encoded {
     pub(crate) open_ended: bool,
     /// Special tokens that stand in its own text, whatever they are taken for.
     pub(crate) special_in_text: u64,
+    /// What became of the tokens that close the assistant's turns.
+    pub(crate) ends: Ends,
+}
+
+/// What becomes of the tokens that close the assistant's turns in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// Nobody asked: the loss counts everything, or the row has no turns.
+    Any,
+    /// The loss counts one.
+    Trained,
+    /// `max_length` cuts all of them off.
+    Cut,
+    /// The template writes none.
+    Missing,
 }
 
 /// Why a row did not become a sample.
@@ -68,6 +83,8 @@ struct Tokens {
     ids: Vec<u32>,
     trained: Trained,
     special_in_text: usize,
+    /// The tokens that close the assistant's turns; `None` if nobody asked.
+    ends: Option<Vec<u32>>,
 }
 
 enum Trained {
@@ -100,18 +117,25 @@ impl<'a> Encoder<'a> {
             Row::Text(text) => self.text(&text)?,
             Row::Ids { input_ids, labels } => {
                 let sample = self.ready(input_ids, labels)?;
-                return Ok(self.cut(sample, open_ended, 0));
+                return Ok(self.cut(sample, None, open_ended, 0));
             }
         };
-        let special_in_text = tokens.special_in_text as u64;
-        Ok(self.cut(self.sample(tokens)?, open_ended, special_in_text))
+        let (special_in_text, ends) = (tokens.special_in_text as u64, tokens.ends.clone());
+        Ok(self.cut(self.sample(tokens)?, ends.as_deref(), open_ended, special_in_text))
     }
 
-    fn cut(&self, mut sample: Sample, open_ended: bool, special_in_text: u64) -> Encoded {
+    fn cut(&self, mut sample: Sample, ends: Option<&[u32]>, open_ended: bool, special_in_text: u64) -> Encoded {
         let truncated = sample.input_ids.len() > self.max_length;
         sample.input_ids.truncate(self.max_length);
         sample.labels.truncate(self.max_length);
-        Encoded { sample, truncated, open_ended, special_in_text }
+        let trained = |id: &u32| sample.labels.iter().any(|label| u32::try_from(*label) == Ok(*id));
+        let ends = match ends {
+            None => Ends::Any,
+            Some([]) => Ends::Missing,
+            Some(ends) if ends.iter().any(trained) => Ends::Trained,
+            Some(_) => Ends::Cut,
+        };
+        Encoded { sample, truncated, open_ended, special_in_text, ends }
     }
 
     fn messages(&self, messages: &[serde_json::Value], tools: Option<&serde_json::Value>) -> Result<Tokens, Trouble> {
@@ -121,7 +145,7 @@ impl<'a> Encoder<'a> {
         let special_in_text = rendered.special_in_text();
         if self.loss_on == LossOn::All {
             let ids = tokenizer.encode_rendered(&rendered, self.special)?;
-            return Ok(Tokens { ids, trained: Trained::All, special_in_text });
+            return Ok(Tokens { ids, trained: Trained::All, special_in_text, ends: None });
         }
         let spans = template.assistant_spans(&conversation, &rendered, tokenizer)?;
         if spans.is_empty() {
@@ -130,7 +154,15 @@ impl<'a> Encoder<'a> {
                 .into());
         }
         let (ids, trained) = tokenizer.encode_rendered_spans(&rendered, self.special, &spans)?;
-        Ok(Tokens { ids, trained: Trained::Some(trained), special_in_text })
+        if !trained.contains(&true) {
+            return Err(Reason::NoAssistant
+                .because("the chat template writes nothing of what the assistant says")
+                .into());
+        }
+        let mut ends: Vec<u32> =
+            spans.iter().filter_map(|span| rendered.token_that_ends_at(span.end, tokenizer)).collect();
+        ends.dedup();
+        Ok(Tokens { ids, trained: Trained::Some(trained), special_in_text, ends: Some(ends) })
     }
 
     fn completion(&self, prompt: &str, completion: &str) -> Result<Tokens, Trouble> {
@@ -156,7 +188,7 @@ impl<'a> Encoder<'a> {
             }
             _ => (tokenizer.encode_text(text, self.special)?, Trained::All),
         };
-        Ok(self.ended(Tokens { ids, trained, special_in_text }))
+        Ok(self.ended(Tokens { ids, trained, special_in_text, ends: None }))
     }
 
     fn ready(&self, input_ids: Vec<u32>, labels: Option<Vec<i32>>) -> Result<Sample, Trouble> {
@@ -169,7 +201,7 @@ impl<'a> Encoder<'a> {
                 let detail = "`input_ids` without `labels` do not say what the assistant says";
                 return Err(Reason::NoAssistant.because(detail).into());
             }
-            return self.sample(Tokens { ids: input_ids, trained: Trained::All, special_in_text: 0 });
+            return self.sample(Tokens { ids: input_ids, trained: Trained::All, special_in_text: 0, ends: None });
         };
         let known = |label: i32| label == IGNORED || u64::try_from(label).is_ok_and(|label| label < bound);
         if let Some(label) = labels.iter().find(|label| !known(**label)) {

@@ -64,6 +64,9 @@ pub enum Error {
         /// Samples.
         rows: u64,
     },
+    /// No end of a turn would be trained.
+    #[error("the loss counts the end of no turn of the assistant's, so a model would never learn where to stop")]
+    NeverEnds,
     /// The tokenizer or the template failed.
     #[error(transparent)]
     Text(#[from] pipe_text::Error),

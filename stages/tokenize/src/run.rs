@@ -36,6 +36,14 @@ pub(crate) fn run(config: &Config, context: &Context) -> Result<(), Failure> {
     if totals.trained_tokens == 0 {
         return Err(Error::NothingTrained { rows: totals.rows }.into());
     }
+    if let Some(cut) = tally.never_ends() {
+        let hint = if cut {
+            "raise `max_length`, or leave long rows out before"
+        } else {
+            "give the input `model` a chat template that closes turns with a special token, such as <|im_end|>"
+        };
+        return Err(Failure::from(Error::NeverEnds).hint(hint));
+    }
     if tally.bad_rows() > 0 {
         context.warn(format!("left out {} of {} rows{}", tally.bad_rows(), tally.rows, tally.describe()));
     }
@@ -161,6 +169,7 @@ fn write_all(
                 Ok(encoded) => {
                     tally.truncated += u64::from(encoded.truncated);
                     tally.open_ended += u64::from(encoded.open_ended);
+                    tally.ends(encoded.ends);
                     tally.special_in_text(encoded.special_in_text, &files[line.file], &line);
                     writer.write(encoded.sample.view())?;
                 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use pipe_stage::Context;
 
 use crate::{
+    encode::Ends,
     lines::{DataFile, Line},
     row::Reason,
 };
@@ -18,6 +19,8 @@ pub(crate) struct Tally {
     pub(crate) rows: u64,
     pub(crate) truncated: u64,
     pub(crate) open_ended: u64,
+    /// Rows whose turns end with a token that the loss counts, that `max_length` cuts off, that is not there.
+    ends: [u64; 3],
     /// Special tokens that stand in rows' own text.
     special_tokens: u64,
     /// How many rows have some, and the first places.
@@ -28,6 +31,22 @@ pub(crate) struct Tally {
 impl Tally {
     pub(crate) fn bad(&mut self, reason: Reason, file: &DataFile, line: &Line) {
         add(self.bad.entry(reason).or_default(), file, line);
+    }
+
+    pub(crate) fn ends(&mut self, ends: Ends) {
+        let index = match ends {
+            Ends::Any => return,
+            Ends::Trained => 0,
+            Ends::Cut => 1,
+            Ends::Missing => 2,
+        };
+        self.ends[index] += 1;
+    }
+
+    /// Whether there are turns, and the loss counts the end of none; and then whether `max_length` is why.
+    pub(crate) fn never_ends(&self) -> Option<bool> {
+        let [trained, cut, missing] = self.ends;
+        (trained == 0 && cut + missing > 0).then_some(cut > 0)
     }
 
     pub(crate) fn special_in_text(&mut self, tokens: u64, file: &DataFile, line: &Line) {

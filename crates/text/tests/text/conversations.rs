@@ -1,4 +1,5 @@
 //! Conversations drawn at random, against Transformers' own `apply_chat_template`.
+#![expect(clippy::print_stdout, reason = "the counts are for whoever runs it on more cases")]
 
 use std::{collections::BTreeMap, env, fs, path::PathBuf};
 

@@ -115,6 +115,31 @@ fn what_cannot_work_is_said() {
 }
 
 #[test]
+fn the_end_of_some_turn_is_trained() {
+    let long = json!({ "messages": [{ "role": "user", "content": "a" }, { "role": "assistant", "content": "b ".repeat(99) }] });
+    let cut = run(&long.to_string(), json!({ "loss_on": "assistant", "max_length": 40 }));
+    assert!(cut.error().contains("the loss counts the end of no turn"), "{}", cut.error());
+    // Where one row has an end, the others need none.
+    let rows = format!("{long}\n{}", chat());
+    assert_eq!(run(&rows, json!({ "loss_on": "assistant", "max_length": 40 })).ids().len(), 2);
+
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(model().join("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
+    let with = |template: &str, config| {
+        std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+        run_inputs(folder.path(), &[&[("rows.jsonl", chat().as_bytes())]], config, false)
+    };
+    let open = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
+    let error = with(open, json!({ "loss_on": "assistant" })).error();
+    assert!(error.contains("never learn where to stop"), "{error}");
+    assert_eq!(with(open, json!({})).ids().len(), 1);
+    let silent =
+        "{% for m in messages %}{{ m.content if m.role == 'user' or m.content == 'assistantcontent' }}{% endfor %}";
+    let error = with(silent, json!({ "loss_on": "assistant" })).error();
+    assert!(error.contains("writes nothing of what the assistant says"), "{error}");
+}
+
+#[test]
 fn the_template_may_be_told_more() {
     let folder = tempfile::tempdir().unwrap();
     for file in ["tokenizer.json", "tokenizer_config.json"] {

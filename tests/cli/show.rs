@@ -91,6 +91,10 @@ fn the_tokenizer_is_found_behind_any_stage_of_samples() {
         let row = json(&project, &[output]);
         assert_eq!((&row["row"]["decoded"], &row["max_length"]), (&true.into(), &40.into()), "{output}");
     }
+    let steps = json(&project, &["parts.train"])["stages"].clone();
+    let steps: Vec<(&Value, &Value)> =
+        steps.as_array().unwrap().iter().map(|step| (&step["stage"], &step["dropped"])).collect();
+    assert_eq!(steps, [(&"tokens".into(), &0.into()), (&"kept".into(), &1.into()), (&"twice".into(), &0.into())]);
     assert_eq!(json(&project, &["alone"])["row"]["decoded"], true, "a command takes samples too");
 
     // Samples from elsewhere have none.

@@ -124,7 +124,8 @@ fn a_problem_is_shown_in_the_file_that_has_it() {
     assert_eq!(
         project.problems("top.yaml"),
         [
-            "top.yaml:3:19: unknown field `min` | expected one of `min_length`, `max_length`, `drop_unlabelled`, `dedup`",
+            "top.yaml:3:19: unknown field `min` | expected one of `min_length`, `max_length`, `on_too_long`, `truncation_side`, \
+             `drop_unlabelled`, `dedup`, `keep_patterns`, `drop_patterns`, `near_dedup`",
             "broken.yaml:2:33: expected a whole number from 0, found `lots` | ",
         ]
     );

@@ -139,6 +139,15 @@ impl Step<'_> {
 fn history<'a>(shown: &'a Shown<'_>) -> Vec<Step<'a>> {
     let step = |stage: &'a str| {
         let run = shown.run.stages.get(stage)?;
+        if run.kind == "mix" {
+            // By source; what comes again was kept once.
+            let sum = |what: &str| {
+                let of_sources = run.figures.iter().filter(|(name, _)| name.strip_suffix(what).is_some());
+                of_sources.map(|(_, value)| value.as_u64()).sum::<Option<u64>>()
+            };
+            let kept = sum(".rows_taken").zip(sum(".rows_repeated")).map(|(taken, again)| taken.saturating_sub(again));
+            return Some(Step { stage, kind: &run.kind, rows: sum(".rows"), kept, truncated: None });
+        }
         let kept = figure(run, "rows_kept").or_else(|| figure(run, "samples"));
         let truncated = figure(run, "rows_truncated");
         let known = kept.is_some() || truncated.is_some();

@@ -63,6 +63,9 @@ pub struct Pattern {
     /// A regular expression as the Rust crate `regex` reads it: `\p{Han}`, `https?://`, `(?i)as an ai`. No look-around and
     /// no back-references; the time is linear in the text.
     pub pattern: String,
+    /// Of which tokens the text is looked at. Default `all`.
+    #[serde(default)]
+    pub part: Part,
     /// The text fits if at least this share of its characters, 0 to 1, lies in matches. Default: no lower limit.
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 1.0))]
@@ -71,6 +74,17 @@ pub struct Pattern {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub max_share: Option<f64>,
+}
+
+/// Tokens of a sample.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Every token.
+    #[default]
+    All,
+    /// Those that the loss counts: with `loss_on: assistant`, what the assistant says.
+    Trained,
 }
 
 /// When two samples are nearly the same: by the n-grams of token ids that they share.

@@ -1,9 +1,10 @@
 //! Rules by regular expression on the text of a sample.
 
+use pipe_samples::{IGNORED, SampleRef};
 use pipe_text::Tokenizer;
 use regex::Regex;
 
-use crate::config::{Config, Pattern};
+use crate::config::{Config, Part, Pattern};
 
 /// The rules of a stage, ready to be asked from any thread.
 pub(crate) struct Patterns {
@@ -13,6 +14,7 @@ pub(crate) struct Patterns {
 
 struct Rule {
     regex: Regex,
+    part: Part,
     share: Option<(f64, f64)>,
     /// Whether a text that fits goes, or one that does not.
     drops: bool,
@@ -31,10 +33,41 @@ impl Patterns {
     }
 
     /// The first rule by which a sample goes, if one does.
-    pub(crate) fn reason_to_drop(&self, input_ids: &[u32]) -> Result<Option<usize>, pipe_text::Error> {
-        let text = self.tokenizer.decode(input_ids, true)?;
+    pub(crate) fn reason_to_drop(&self, sample: SampleRef<'_>) -> Result<Option<usize>, pipe_text::Error> {
+        let (mut all, mut trained) = (None, None);
+        for (index, rule) in self.rules.iter().enumerate() {
+            let text = match rule.part {
+                Part::All => &mut all,
+                Part::Trained => &mut trained,
+            };
+            let (text, characters) = match text {
+                Some(text) => text,
+                None => text.insert(self.text(sample, rule.part)?),
+            };
+            if rule.fits(text, *characters) == rule.drops {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The text of a part, and how many characters it has. Parts that the loss counts apart from each other stand on lines
+    /// of their own.
+    fn text(&self, sample: SampleRef<'_>, part: Part) -> Result<(String, usize), pipe_text::Error> {
+        let text = match part {
+            Part::All => self.tokenizer.decode(sample.input_ids, true)?,
+            Part::Trained => {
+                // Nothing predicts the first token.
+                let counts = |at: &usize| *at > 0 && sample.labels[*at] != IGNORED;
+                let places: Vec<usize> = (0..sample.len()).filter(counts).collect();
+                let turns = places
+                    .chunk_by(|a, b| a + 1 == *b)
+                    .map(|turn| self.tokenizer.decode(&sample.input_ids[turn[0]..turn[0] + turn.len()], true));
+                turns.collect::<Result<Vec<String>, _>>()?.join("\n")
+            }
+        };
         let characters = text.chars().count();
-        Ok(self.rules.iter().position(|rule| rule.fits(&text, characters) == rule.drops))
+        Ok((text, characters))
     }
 }
 
@@ -60,7 +93,7 @@ impl Rule {
             (None, None) => None,
             (least, most) => Some((least.unwrap_or(0.0), most.unwrap_or(1.0))),
         };
-        Ok(Self { regex: Regex::new(&pattern.pattern)?, share, drops })
+        Ok(Self { regex: Regex::new(&pattern.pattern)?, part: pattern.part, share, drops })
     }
 
     fn fits(&self, text: &str, characters: usize) -> bool {

@@ -120,7 +120,7 @@ fn examine(
     };
     let hash = (config.dedup && reason.is_none()).then(|| hash(&sample.input_ids));
     if let (None, Some(patterns)) = (reason, patterns) {
-        reason = patterns.reason_to_drop(&sample.input_ids)?.map(Reason::Pattern);
+        reason = patterns.reason_to_drop(sample.view())?.map(Reason::Pattern);
     }
     let sketch = sketcher.filter(|_| reason.is_none()).map(|sketcher| sketcher.sketch(&sample.input_ids));
     Ok(Examined { sample, truncated, reason, hash, sketch })

@@ -250,6 +250,40 @@ fn rules_on_the_text() {
 }
 
 #[test]
+fn rules_may_look_at_the_trained_part_alone() {
+    let tokenizer = pipe_text::Tokenizer::load(tokenizer_folder()).unwrap();
+    // A question, an answer, a question, an answer: the loss counts the answers.
+    let conversation = |parts: [&str; 4]| {
+        let mut sample = Sample::default();
+        for (index, part) in parts.into_iter().enumerate() {
+            let ids = tokenizer.encode(part).unwrap();
+            let label = |id: &u32| if index % 2 == 1 { *id as i32 } else { pipe_samples::IGNORED };
+            sample.labels.extend(ids.iter().map(label));
+            sample.input_ids.extend(ids);
+        }
+        sample
+    };
+    let samples = [
+        conversation(["are you an AI?", "no", "what then?", "a dog"]),
+        conversation(["what are you?", "an AI", "why?", "well"]),
+        conversation(["hm", "I am an", "so?", "AI"]),
+    ];
+    let run = |config: Value| {
+        let (left, figures, _) = run_with(&samples, config, Some(tokenizer_folder()), None).unwrap();
+        (left.iter().map(|kept| samples.iter().position(|one| one == kept).unwrap()).collect::<Vec<_>>(), figures)
+    };
+    let drop = |part: &str| json!({ "min_length": 0, "drop_patterns": [{ "pattern": "an AI", "part": part }] });
+    assert_eq!(run(drop("trained")).0, [0, 2], "two turns are two lines");
+    assert_eq!(run(drop("all")).0, [2]);
+    // `no` and `a dog` with a line end between them, of which three letters are vowels.
+    let vowels = |most: f64| {
+        let rule = json!({ "pattern": "[aeiou]", "part": "trained", "max_share": most });
+        run(json!({ "min_length": 0, "keep_patterns": [{ "pattern": "dog" }, rule] }))
+    };
+    assert_eq!(vowels(3.0 / 8.0).0, [0]);
+}
+
+#[test]
 fn rules_on_the_text_need_a_tokenizer() {
     let folder = tempfile::tempdir().unwrap();
     let config = json!({ "keep_patterns": [{ "pattern": "a" }] });

@@ -166,7 +166,8 @@ impl Index {
 /// The Jaccard similarity of two sets if it reaches the threshold.
 fn jaccard(a: &[u32], b: &[u32], threshold: f64) -> Option<f64> {
     let (small, large) = if a.len() < b.len() { (a, b) } else { (b, a) };
-    if (small.len() as f64) < threshold * large.len() as f64 {
+    // Divided, as below: rounding must not keep a pair from being compared.
+    if (small.len() as f64 / large.len() as f64) < threshold {
         return None;
     }
     let (mut common, mut at) = (0usize, 0);

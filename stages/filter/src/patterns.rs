@@ -79,9 +79,8 @@ pub(crate) fn names(config: &Config) -> Vec<String> {
     for (field, patterns) in config.patterns() {
         for (index, Pattern { pattern, .. }) in patterns.iter().enumerate() {
             let cut = if pattern.chars().nth(SHOWN).is_some() { "..." } else { "" };
-            let shown: String = pattern.chars().take(SHOWN).flat_map(char::escape_debug).collect();
-            // A backslash of the pattern is no escape.
-            names.push(format!("{field}.{index} {}{cut}", shown.replace(r"\\", r"\").replace(r#"\""#, "\"")));
+            let shown: String = pattern.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
+            names.push(format!("{field}.{index} {shown}{cut}"));
         }
     }
     names

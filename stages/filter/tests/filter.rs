@@ -247,6 +247,12 @@ fn rules_on_the_text() {
         ["keep_patterns.0 [a-z]", "keep_patterns.1 (?i)english", r"drop_patterns.0 \p{Han}", "drop_patterns.1 only"];
     assert_eq!(names.map(count), [1, 2, 1, 0]);
     assert_eq!(figures["share_dropped"], 0.8);
+    // Names of figures are short, and one line.
+    let long = format!("it's \"{}\"\n", "\\d".repeat(30));
+    let (_, figures) = by_text(&texts, json!({ "drop_patterns": [{ "pattern": long }, { "pattern": "a'\n\"" }] }));
+    let names: Vec<&String> = figures.as_object().unwrap().keys().filter(|name| name.contains("patterns")).collect();
+    let cut = format!("dropped_by drop_patterns.0 it's \"{}...", "\\d".repeat(17));
+    assert_eq!(names, [&cut, "dropped_by drop_patterns.1 a' \""]);
 }
 
 #[test]

@@ -134,3 +134,13 @@ fn a_sample_is_found_behind_others_of_the_same_band() {
     parts.for_each(|(at, row)| assert_eq!(index.find_or_keep(row, sketcher.sketch(&whole[at..at + 10])), None));
     assert_eq!(index.find_or_keep(99, sketcher.sketch(&whole)), Some(Found { row: 0, similarity: 1.0 }));
 }
+
+#[test]
+fn pairs_just_at_the_threshold_count() {
+    // As products these round upwards: 0.55 * 20 is more than 11.
+    for (threshold, common, all) in [(0.55, 11, 20), (0.7, 7, 10), (0.8, 4, 5), (0.35, 7, 20), (0.95, 19, 20)] {
+        let (a, b): (Vec<u32>, Vec<u32>) = ((0..common).collect(), (0..all).collect());
+        assert_eq!(jaccard(&a, &b, threshold), Some(threshold), "{common} of {all}");
+        assert_eq!(jaccard(&b, &a[1..], threshold), None, "{} of {all}", common - 1);
+    }
+}

@@ -25,6 +25,7 @@ gpu: build ## Fetch the CUDA libraries into .libtorch/ too
 
 fixtures:
 	scripts/qwen3-tokenizer
+	scripts/seaweedfs
 
 test: build fixtures ## Run every test
 	$(CARGO) test --locked --release $(LIGHT_CRATES)

@@ -199,7 +199,8 @@ impl Client {
             });
         }
         let etag = text(header::ETAG).map(str::to_owned);
-        let (start, total) = if response.status() == StatusCode::PARTIAL_CONTENT {
+        let is_part = response.status() == StatusCode::PARTIAL_CONTENT;
+        let (start, total) = if is_part {
             let range = text(header::CONTENT_RANGE).and_then(content_range);
             range.ok_or_else(|| Error::Answer {
                 address: address.clone(),
@@ -209,7 +210,7 @@ impl Client {
             (0, text(header::CONTENT_LENGTH).and_then(|length| length.parse().ok()))
         };
         let stream = response.bytes_stream().map(|chunk| chunk.map_err(|error| reason(&error))).boxed();
-        Ok(Body { start, total, etag, address, stream })
+        Ok(Body { is_part, start, total, etag, address, stream })
     }
 }
 

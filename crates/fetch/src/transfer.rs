@@ -204,8 +204,12 @@ impl Transfer {
                 _ => {}
             }
         }
-        if asked_range && body.start != from {
+        if asked_range && !body.is_part {
             return Err(Stop::NoRanges);
+        }
+        if body.start != from {
+            let reason = format!("bytes from {}, asked for from {from}", body.start);
+            return Err(Error::Answer { address: body.address, reason }.into());
         }
         if let (Some(expected), Some(found)) = (self.file.bytes, body.total)
             && expected != found

@@ -60,15 +60,19 @@ impl Bucket {
     fn explain(&self, error: object_store::Error, key: &str) -> Error {
         use object_store::Error as Store;
         let address = self.address(key);
+        let text = innermost(&error);
+        // Lists are refused as if the server were broken.
+        let is_refused = text.contains("403 Forbidden") || text.contains("401 Unauthorized");
         let transient = match &error {
             Store::NotFound { .. } => {
                 return Error::Missing { what: address, hint: "check bucket and key; a prefix ends in `/`" };
             }
             Store::Precondition { .. } => return Error::Changing { path: address },
             Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => false,
-            _ => true,
+            _ => !is_refused,
         };
-        Error::Store { address, reason: first_line(&innermost(&error)), transient }
+        let reason = said(&text).unwrap_or_else(|| first_line(&text));
+        Error::Store { address, reason, transient }
     }
 
     fn path(&self, key: &str) -> Result<Path, Error> {
@@ -145,6 +149,15 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     cause.to_string()
 }
 
+/// What S3 says in XML: `InvalidAccessKeyId: The access key ID ... does not exist`.
+fn said(text: &str) -> Option<String> {
+    let element = |name: &str| {
+        let text = text.split_once(&format!("<{name}>"))?.1;
+        Some(first_line(text.split_once(&format!("</{name}>"))?.0))
+    };
+    Some(format!("{}: {}", element("Code")?, element("Message")?))
+}
+
 #[async_trait]
 impl Remote for Bucket {
     async fn resolve(&self, client: &Client) -> Result<String, Error> {
@@ -170,6 +183,7 @@ impl Remote for Bucket {
         let address = self.address(&file.key);
         // An empty range of an empty object is an error for some servers.
         let mut options = GetOptions::default().with_if_match(file.etag.clone());
+        let is_part = range.is_some();
         options.range = range.map(|range| GetRange::Bounded(range.start..range.end));
         let path = self.path(&file.key)?;
         let stall = client.tuning().stall_timeout;
@@ -178,6 +192,6 @@ impl Remote for Bucket {
         let found = found.map_err(|error| self.explain(error, &file.key))?;
         let (start, total, etag) = (found.range.start, Some(found.meta.size), found.meta.e_tag.clone());
         let stream = found.into_stream().map(|chunk| chunk.map_err(|error| innermost(&error))).boxed();
-        Ok(Body { start, total, etag, address, stream })
+        Ok(Body { is_part, start, total, etag, address, stream })
     }
 }

@@ -33,7 +33,9 @@ pub struct RemoteFile {
 
 /// Bytes on their way.
 pub(crate) struct Body {
-    /// Where in the file they begin: 0 from servers that do not know ranges.
+    /// Whether they are the range that was asked for. Servers that do not know ranges send everything.
+    pub(crate) is_part: bool,
+    /// Where in the file they begin.
     pub(crate) start: u64,
     /// The length of the whole file, if that is told.
     pub(crate) total: Option<u64>,

@@ -4,7 +4,10 @@
 #[path = "../hub/mod.rs"]
 mod hub;
 
+mod bucket;
+mod cache;
 mod harness;
+mod misbehaving;
 mod refused;
 mod resume;
 mod whole;

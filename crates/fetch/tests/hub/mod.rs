@@ -18,6 +18,7 @@ use axum::{
     body::{Body, Bytes},
     extract::{Request, State},
     http::{HeaderMap, Response},
+    serve::ListenerExt as _,
 };
 use futures_util::{StreamExt, stream};
 use sha2::Digest as _;
@@ -67,7 +68,7 @@ pub(crate) enum Fault {
     Etag(&'static str),
 }
 
-type Behaviour = Box<dyn Fn(&Asked) -> Option<Fault> + Send + Sync>;
+pub(crate) type Behaviour = Box<dyn Fn(&Asked) -> Option<Fault> + Send + Sync>;
 
 /// What a server serves, and what it was asked.
 pub(crate) struct Content {
@@ -100,15 +101,21 @@ impl Hub {
         behaviour: impl Fn(&Asked) -> Option<Fault> + Send + Sync + 'static,
     ) -> Self {
         let files = files.iter().map(|(name, bytes)| ((*name).to_owned(), Bytes::from(bytes.clone()))).collect();
-        Self::start(files, Box::new(behaviour), 1000, Vec::new())
+        Self::start(0, files, Box::new(behaviour), 1000, Vec::new())
     }
 
     /// A hub whose list has `page` files on a page, and names beside those of files.
     pub(crate) fn listing(files: Vec<(String, Bytes)>, page: usize, listed_names: Vec<(String, String)>) -> Self {
-        Self::start(files, Box::new(|_| None), page, listed_names)
+        Self::start(0, files, Box::new(|_| None), page, listed_names)
+    }
+
+    /// A hub at a known port.
+    pub(crate) fn at(port: u16, files: Vec<(String, Bytes)>, behaviour: Behaviour) -> Self {
+        Self::start(port, files, behaviour, 1000, Vec::new())
     }
 
     fn start(
+        port: u16,
         files: Vec<(String, Bytes)>,
         behaviour: Behaviour,
         page: usize,
@@ -127,7 +134,7 @@ impl Hub {
             listed_names,
             store: Mutex::default(),
         });
-        let address = serve(Arc::clone(&content), false, 0);
+        let address = serve(Arc::clone(&content), false, port);
         *content.store.lock().unwrap() = serve(Arc::clone(&content), true, 0);
         Self { address, content }
     }
@@ -153,6 +160,7 @@ pub(crate) fn serve(content: Arc<Content>, is_store: bool, port: u16) -> String 
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
             let answer = move |State(content): State<Arc<Content>>, request: Request| async move {
                 answer(&content, &request, is_store)
             };

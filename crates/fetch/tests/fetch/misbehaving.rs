@@ -47,7 +47,8 @@ fn stalls_cuts_and_errors_that_pass_are_waited_out() {
     // Also where the list is asked for.
     let list = std::sync::atomic::AtomicUsize::new(0);
     comes_all_the_same(&hub(move |asked| {
-        let is_first = asked.path.contains("/api/") && list.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 2 == 0;
+        let is_first =
+            asked.path.contains("/api/") && list.fetch_add(1, std::sync::atomic::Ordering::Relaxed).is_multiple_of(2);
         is_first.then_some(Fault::Status(503, "", "", ""))
     }));
 }
@@ -100,7 +101,7 @@ fn a_server_without_ranges_is_read_in_one_go() {
 
 fn hub_ignoring_and_cutting() -> Hub {
     hub(|asked| match (asked.from_store, asked.number) {
-        (true, 0 | 1 | 2) => Some(Fault::IgnoreRangeAndCutAfter(200_000)),
+        (true, 0..=2) => Some(Fault::IgnoreRangeAndCutAfter(200_000)),
         (true, _) => Some(Fault::IgnoreRange),
         _ => None,
     })

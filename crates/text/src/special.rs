@@ -270,5 +270,9 @@ mod tests {
         assert_eq!(ranges(&[]), (vec![0..10, 10..20, 21..31], 0));
         assert_eq!(ranges(std::slice::from_ref(&(10..12))), (vec![0..10, 21..31], 1));
         assert_eq!(ranges(&[0..20, 20..22]), (vec![], 3));
+        // One that begins inside of what is none.
+        let overlapping = SpecialTokens::new(["ab", "bc"].map(str::to_owned).to_vec());
+        let (own, others) = overlapping.find_own("abc", std::slice::from_ref(&(0..1)));
+        assert_eq!((own.first(), own.len(), others), (Some(&(1..3)), 1, 1));
     }
 }

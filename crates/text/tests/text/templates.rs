@@ -47,3 +47,17 @@ fn a_prompt_is_open_for_the_answer() {
     let expected = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n";
     assert_eq!(template.prompt("hi").unwrap(), expected);
 }
+
+#[test]
+fn line_ends_lists_and_none_are_what_jinja2_makes_of_them() {
+    let messages = [serde_json::json!({ "role": "user", "content": ["\u{feff}"] })];
+    let conversation = Conversation { messages: &messages, tools: None, add_generation_prompt: false };
+    let render = |source: &str| template(source).render(&conversation).unwrap();
+    assert_eq!(render("a\r\nb\rc\n\n"), "a\nb\nc\n");
+    assert_eq!(
+        render("{{ messages[0].content | trim }}|{{ ' x\u{1f}' | trim }}|{{ '-x-' | trim('-') }}"),
+        "['\\ufeff']|x|x"
+    );
+    let iterable = "{{ tools is iterable }} {{ messages is iterable }} {{ 'a' is iterable }} {{ 1 is iterable }}";
+    assert_eq!(render(iterable), "False True True False");
+}

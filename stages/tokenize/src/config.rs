@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pipe_records::{Format, TextDocument};
 use pipe_stage::{Problems, Validate};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// How the rows are written in the files of `data`. Default: found out, by name and first bytes.
+    pub format: Option<Format>,
+    /// What one row is in text files: the whole `file`, or each `line` that is not blank. Default `file`.
+    pub text_document: TextDocument,
     /// Keep this many tokens of a row, counted from its start, 1 or more. Default 384.
     #[schemars(range(min = 1))]
     pub max_length: u64,
@@ -71,6 +76,8 @@ pub enum OnBadRow {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            format: None,
+            text_document: TextDocument::File,
             max_length: 384,
             padding: false,
             loss_on: LossOn::All,

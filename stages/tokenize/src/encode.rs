@@ -107,9 +107,8 @@ impl<'a> Encoder<'a> {
         })
     }
 
-    /// The sample of a line; `None` stands for a line that was too long to keep.
-    pub(crate) fn encode(&self, line: Option<&[u8]>) -> Result<Encoded, Trouble> {
-        let row = Row::parse(line)?;
+    /// The sample of a row.
+    pub(crate) fn encode(&self, row: Row) -> Result<Encoded, Trouble> {
         let open_ended = self.eos.is_none() && matches!(row, Row::Completion { .. });
         let tokens = match row {
             Row::Messages { messages, tools } => self.messages(&messages, tools.as_ref())?,

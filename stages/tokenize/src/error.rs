@@ -5,37 +5,30 @@ use std::path::PathBuf;
 /// Why a `tokenize` stage failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An input holds no data.
-    #[error("the input `data` has no .jsonl file; it holds {found}")]
-    NoFiles {
-        /// Some of what it holds instead.
-        found: String,
-    },
-    /// A file or folder of the data cannot be read.
+    /// The data cannot be read.
+    #[error(transparent)]
+    Records(#[from] pipe_records::Error),
+    /// A file of the model cannot be read.
     #[error("cannot read {}", .path.display())]
     Io {
-        /// The file or folder.
+        /// The file.
         path: PathBuf,
         /// Why not.
         source: std::io::Error,
     },
     /// A row cannot be used, and `on_bad_row` says to fail.
-    #[error("{file}:{line}: {reason}")]
+    #[error("{place}: {reason}")]
     BadRow {
-        /// The file, as named in the input.
-        file: String,
-        /// The line, counted from 1.
-        line: u64,
+        /// The row: file and line, or file and row.
+        place: String,
         /// What is wrong.
         reason: String,
     },
     /// A row needs what the model does not have.
-    #[error("{file}:{line}: a row of this shape needs {missing}, and the input `model` has none")]
+    #[error("{place}: a row of this shape needs {missing}, and the input `model` has none")]
     Model {
-        /// The file, as named in the input.
-        file: String,
-        /// The line, counted from 1.
-        line: u64,
+        /// The row: file and line, or file and row.
+        place: String,
         /// A tokenizer, or a chat template.
         missing: &'static str,
     },

@@ -1,12 +1,11 @@
-//! The kind `tokenize`: turns rows of JSON Lines into token samples.
+//! The kind `tokenize`: turns rows of data into token samples.
 //!
-//! One thread reads lines, several turn them into samples, one writes: `run`. What a row may look like stands in `row`,
+//! One thread reads rows, several turn them into samples, one writes: `run`. What a row may look like stands in `row`,
 //! how it becomes ids and labels in `encode`.
 
 mod config;
 mod encode;
 mod error;
-mod lines;
 mod model;
 mod row;
 mod run;
@@ -23,10 +22,10 @@ impl Kind for Tokenize {
     type Config = Config;
     const KIND: &'static str = "tokenize";
     const VERSION: u32 = 2;
-    const SUMMARY: &'static str = "Turns rows of JSON Lines into token samples";
+    const SUMMARY: &'static str = "Turns rows of data into token samples";
     const INPUTS: &'static [Port] = &[
         Port::required("model", "a Hugging Face model folder with its tokenizer and chat template"),
-        Port::required("data", "a folder of .jsonl files").list(),
+        Port::required("data", "rows: JSON Lines, JSON, CSV, Parquet, Arrow or text").list(),
     ];
 }
 

@@ -1,8 +1,7 @@
 //! What a row may look like, and what is wrong with one that does not.
 
+use pipe_records::Fault;
 use serde_json::{Map, Value};
-
-use crate::lines::LINE_LIMIT_BYTES;
 
 const SHAPES: &str = "`messages`, `instruction` and `output`, `prompt` and `completion`, `text`, or `input_ids`";
 const ROLES: [&str; 4] = ["system", "user", "assistant", "tool"];
@@ -30,11 +29,8 @@ pub(crate) struct BadRow {
 /// The kinds of bad rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reason {
-    LineTooLong,
-    NotUtf8,
-    LoneSurrogate,
-    BrokenJson,
-    NotAnObject,
+    /// It gives no record.
+    Unreadable(pipe_records::Reason),
     UnknownShape,
     WrongType,
     WrongRole,
@@ -44,15 +40,17 @@ pub(crate) enum Reason {
     RefusedByTemplate,
 }
 
+impl From<Fault> for BadRow {
+    fn from(fault: Fault) -> Self {
+        Self { reason: Reason::Unreadable(fault.reason), detail: fault.detail }
+    }
+}
+
 impl Reason {
     /// The name in figures.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::LineTooLong => "line_too_long",
-            Self::NotUtf8 => "not_utf8",
-            Self::LoneSurrogate => "lone_surrogate",
-            Self::BrokenJson => "broken_json",
-            Self::NotAnObject => "not_an_object",
+            Self::Unreadable(reason) => reason.name(),
             Self::UnknownShape => "unknown_shape",
             Self::WrongType => "wrong_type",
             Self::WrongRole => "wrong_role",
@@ -69,25 +67,8 @@ impl Reason {
 }
 
 impl Row {
-    /// Reads a line; `None` stands for one that was too long to keep.
-    pub(crate) fn parse(line: Option<&[u8]>) -> Result<Self, BadRow> {
-        let line = line.ok_or_else(|| {
-            Reason::LineTooLong.because(format!("the line is longer than {} MiB", LINE_LIMIT_BYTES >> 20))
-        })?;
-        let text = std::str::from_utf8(line).map_err(|error| {
-            Reason::NotUtf8.because(format!("the line is not UTF-8 from byte {} on", error.valid_up_to() + 1))
-        })?;
-        match serde_json::from_str(text) {
-            Ok(Value::Object(row)) => Self::from_object(row),
-            Ok(other) => Err(Reason::NotAnObject.because(format!("the line is {}, not an object", describe(&other)))),
-            Err(_) if has_lone_surrogate(text) => {
-                Err(Reason::LoneSurrogate.because("the line has half of a \\u surrogate pair, which is no character"))
-            }
-            Err(error) => Err(Reason::BrokenJson.because(format!("the line is not valid JSON: {error}"))),
-        }
-    }
-
-    fn from_object(mut row: Map<String, Value>) -> Result<Self, BadRow> {
+    /// Finds out what a record is.
+    pub(crate) fn of(mut row: Map<String, Value>) -> Result<Self, BadRow> {
         // Tables that were written as JSON have every column in every row.
         row.retain(|_, value| !value.is_null());
         if let Some(messages) = row.remove("messages") {
@@ -227,28 +208,6 @@ fn describe(value: &Value) -> &'static str {
     }
 }
 
-/// Whether a `\u` escape of JSON text is half of a surrogate pair without the other half.
-fn has_lone_surrogate(text: &str) -> bool {
-    let mut rest = text;
-    let mut high = false;
-    while let Some(at) = rest.find('\\') {
-        let escape = &rest[at + 1..];
-        let unit = escape.strip_prefix('u').and_then(|digits| u16::from_str_radix(digits.get(..4)?, 16).ok());
-        // A pair is two escapes with nothing in between.
-        if high && (at > 0 || !matches!(unit, Some(0xdc00..=0xdfff))) {
-            return true;
-        }
-        high = match unit {
-            Some(0xd800..=0xdbff) => true,
-            Some(0xdc00..=0xdfff) if !high => return true,
-            _ => false,
-        };
-        let length = if unit.is_some() { 5 } else { escape.chars().next().map_or(0, char::len_utf8) };
-        rest = &escape[length..];
-    }
-    high
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed test may panic")]
 mod tests {
@@ -257,11 +216,11 @@ mod tests {
     use super::*;
 
     fn reason(line: &str) -> Reason {
-        Row::parse(Some(line.as_bytes())).unwrap_err().reason
+        Row::of(pipe_records::parse_json(line.as_bytes()).unwrap()).unwrap_err().reason
     }
 
     fn row(line: &str) -> Row {
-        Row::parse(Some(line.as_bytes())).unwrap()
+        Row::of(pipe_records::parse_json(line.as_bytes()).unwrap()).unwrap()
     }
 
     #[test]
@@ -291,12 +250,6 @@ mod tests {
 
     #[test]
     fn bad_rows_have_a_reason() {
-        assert_eq!(Row::parse(None).unwrap_err().reason, Reason::LineTooLong);
-        assert_eq!(Row::parse(Some(b"{\"text\": \"\xff\"}")).unwrap_err().reason, Reason::NotUtf8);
-        assert_eq!(reason(r#"{"text": "a""#), Reason::BrokenJson);
-        assert_eq!(reason(r#"{"text": NaN}"#), Reason::BrokenJson);
-        assert_eq!(reason(&"[".repeat(100_000)), Reason::BrokenJson);
-        assert_eq!(reason("[1]"), Reason::NotAnObject);
         assert_eq!(reason("{}"), Reason::UnknownShape);
         assert_eq!(reason(r#"{"prompt": "a"}"#), Reason::UnknownShape);
         assert_eq!(reason(r#"{"instruction": "a"}"#), Reason::UnknownShape);
@@ -321,15 +274,5 @@ mod tests {
     fn an_assistant_may_only_call_tools() {
         row(r#"{"messages": [{"role": "assistant", "content": null, "tool_calls": [{"name": "f"}]}]}"#);
         row(r#"{"messages": [{"role": "system", "content": ""}, {"role": "tool", "content": ""}]}"#);
-    }
-
-    #[test]
-    fn half_a_surrogate_pair_is_found() {
-        assert_eq!(row(r#"{"text": "\ud83d\ude00"}"#), Row::Text("😀".to_owned()));
-        for text in [r"\ud83d", r"\ude00", r"\ud83dx\ude00", r"\ud83d\n\ude00", r"\ud83d\ud83d\ude00", r"\\\ud83d"] {
-            assert_eq!(reason(&format!(r#"{{"text": "{text}"}}"#)), Reason::LoneSurrogate, "{text}");
-        }
-        assert_eq!(reason(r#"{"text": "\\ud83d"#), Reason::BrokenJson);
-        assert_eq!(reason(r#"{"text": "\é"}"#), Reason::BrokenJson);
     }
 }

@@ -1,9 +1,10 @@
-//! One thread reads batches of lines, `num_proc` threads encode them, and this one writes them in order.
+//! One thread reads batches of rows, `num_proc` threads look into them and encode them, and this one writes them in order.
 //!
 //! Every batch has a channel of its own for its result; the writer gets the channels in the order of the batches. What
 //! is under way is bounded by the two queues, and neither threads nor batches change a byte of the output.
 
 use std::{
+    collections::BTreeMap,
     num::NonZero,
     sync::{
         Mutex, PoisonError,
@@ -12,24 +13,27 @@ use std::{
     thread,
 };
 
+use pipe_records::{Batch, DataFile, Found, Limits, Options};
 use pipe_samples::{Totals, Writer};
 use pipe_stage::{Context, Failure};
 
 use crate::{
     Config, Error, OnBadRow, SpecialTokensInText,
     encode::{Encoded, Encoder, Trouble},
-    lines::{Batch, DataFile, Line, find_files, read_batches},
     model::Model,
-    row::BadRow,
-    tally::Tally,
+    row::{BadRow, Row},
+    tally::{Place, Tally},
 };
 
 pub(crate) fn run(config: &Config, context: &Context) -> Result<(), Failure> {
-    let files = find_files(context.inputs("data"))?;
+    let options = Options { format: config.format, text_document: config.text_document };
+    let found = pipe_records::find(context.inputs("data"), &options)?;
+    context.info(describe(&found));
+    let files = found.files;
     let model = Model::load(context.input("model")?, &config.chat_template_kwargs)?;
     let encoder = Encoder::new(config, &model)?;
     let writer = Writer::create(&context.output())?;
-    let (tally, totals) = encode_all(config, context, &files, &encoder, writer)?;
+    let (tally, totals) = encode_all(config, context, &files, &options, &encoder, writer)?;
     if totals.rows == 0 {
         return Err(Error::NoSamples { rows: tally.rows, bad: tally.describe() }.into());
     }
@@ -72,7 +76,7 @@ pub(crate) fn run(config: &Config, context: &Context) -> Result<(), Failure> {
 
 /// What a thread made of a batch.
 struct Done {
-    rows: Vec<(Line, Result<Encoded, BadRow>)>,
+    rows: Vec<(Place, Result<Encoded, BadRow>)>,
     read_bytes: u64,
 }
 
@@ -82,6 +86,7 @@ fn encode_all(
     config: &Config,
     context: &Context,
     files: &[DataFile],
+    options: &Options,
     encoder: &Encoder<'_>,
     mut writer: Writer,
 ) -> Result<(Tally, Totals), Failure> {
@@ -92,7 +97,7 @@ fn encode_all(
     let todo = &Mutex::new(todo);
     let mut tally = Tally::default();
     thread::scope(|scope| {
-        scope.spawn(move || read_all(files, batch_rows, &work, &order));
+        scope.spawn(move || read_all(files, options, batch_rows, &work, &order));
         for _ in 0..threads {
             scope.spawn(move || {
                 // The lock is held while waiting, not while encoding.
@@ -118,35 +123,63 @@ fn threads(config: &Config, context: &Context) -> usize {
 
 fn read_all(
     files: &[DataFile],
+    options: &Options,
     batch_rows: usize,
     work: &SyncSender<(Batch, Reply)>,
     order: &SyncSender<Receiver<Result<Done, Error>>>,
 ) {
-    let read = read_batches(files, batch_rows, |batch| {
+    let limits = Limits { rows: batch_rows, ..Limits::default() };
+    let read = pipe_records::read(files, options, limits, |batch| {
         let (reply, result) = sync_channel(1);
         order.send(result).is_ok() && work.send((batch, reply)).is_ok()
     });
     if let Err(error) = read {
         let (reply, result) = sync_channel(1);
-        let _ = reply.send(Err(error));
+        let _ = reply.send(Err(error.into()));
         let _ = order.send(result);
     }
 }
 
 fn encode_batch(encoder: &Encoder<'_>, files: &[DataFile], batch: Batch) -> Result<Done, Error> {
-    let mut rows = Vec::with_capacity(batch.lines.len());
-    for mut line in batch.lines {
-        let bytes = line.bytes.take();
-        match encoder.encode(bytes.as_deref()) {
-            Ok(encoded) => rows.push((line, Ok(encoded))),
-            Err(Trouble::Row(bad)) => rows.push((line, Err(bad))),
-            Err(Trouble::Missing(missing)) => {
-                return Err(Error::Model { file: files[line.file].name.clone(), line: line.number, missing });
-            }
-            Err(Trouble::Fatal(error)) => return Err(error),
+    let (file, read_bytes) = (batch.file, batch.read_bytes);
+    let mut rows = Vec::new();
+    let mut fatal = None;
+    batch.records(&mut |number, record| {
+        if fatal.is_some() {
+            return;
         }
+        let encoded = record.map_err(BadRow::from).and_then(Row::of).map_err(Trouble::Row);
+        let encoded = match encoded.and_then(|row| encoder.encode(row)) {
+            Ok(encoded) => Ok(encoded),
+            Err(Trouble::Row(bad)) => Err(bad),
+            Err(Trouble::Missing(missing)) => {
+                fatal = Some(Error::Model { place: Place { file, number }.name(files), missing });
+                return;
+            }
+            Err(Trouble::Fatal(error)) => {
+                fatal = Some(error);
+                return;
+            }
+        };
+        rows.push((Place { file, number }, encoded));
+    });
+    fatal.map_or(Ok(Done { rows, read_bytes }), Err)
+}
+
+/// What is read and what is not, in a sentence.
+fn describe(found: &Found) -> String {
+    let mut counts = BTreeMap::<_, usize>::new();
+    for file in &found.files {
+        *counts.entry(file.format.name()).or_default() += 1;
     }
-    Ok(Done { rows, read_bytes: batch.read_bytes })
+    let counts: Vec<_> = counts.iter().map(|(format, files)| format!("{files} as {format}")).collect();
+    let files = if found.files.len() == 1 { "file" } else { "files" };
+    let mut aside = found.left_aside.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if found.left_aside.len() > 5 {
+        aside.push_str(", ...");
+    }
+    let aside = if aside.is_empty() { aside } else { format!("; leaves aside {aside}") };
+    format!("reads {files}: {}{aside}", counts.join(", "))
 }
 
 fn write_all(
@@ -163,20 +196,19 @@ fn write_all(
         // Without an answer its thread has panicked, and leaving the scope says so.
         let Ok(done) = reply.recv() else { break };
         let done = done?;
-        for (line, row) in done.rows {
+        for (place, row) in done.rows {
             tally.rows += 1;
             match row {
                 Ok(encoded) => {
                     tally.truncated += u64::from(encoded.truncated);
                     tally.open_ended += u64::from(encoded.open_ended);
                     tally.ends(encoded.ends);
-                    tally.special_in_text(encoded.special_in_text, &files[line.file], &line);
+                    tally.special_in_text(encoded.special_in_text, || place.name(files));
                     writer.write(encoded.sample.view())?;
                 }
-                Err(bad) if config.on_bad_row == OnBadRow::Skip => tally.bad(bad.reason, &files[line.file], &line),
+                Err(bad) if config.on_bad_row == OnBadRow::Skip => tally.bad(bad.reason, place.name(files)),
                 Err(bad) => {
-                    let file = files[line.file].name.clone();
-                    return Err(Failure::from(Error::BadRow { file, line: line.number, reason: bad.detail })
+                    return Err(Failure::from(Error::BadRow { place: place.name(files), reason: bad.detail })
                         .hint("correct the row, or set `on_bad_row: skip` to leave out and count such rows"));
                 }
             }

@@ -2,16 +2,33 @@
 
 use std::collections::BTreeMap;
 
+use pipe_records::{DataFile, Unit};
 use pipe_stage::Context;
 
-use crate::{
-    encode::Ends,
-    lines::{DataFile, Line},
-    row::Reason,
-};
+use crate::{encode::Ends, row::Reason};
 
 /// Places that are named for each reason.
 const PLACES: usize = 5;
+
+/// Where a row stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The index of its file.
+    pub(crate) file: usize,
+    /// Its number in the file, from 1.
+    pub(crate) number: u64,
+}
+
+impl Place {
+    /// `data.jsonl:7`, or `data.parquet row 7` where there are no lines.
+    pub(crate) fn name(self, files: &[DataFile]) -> String {
+        let file = &files[self.file];
+        match file.format.unit() {
+            Unit::Line => format!("{}:{}", file.name, self.number),
+            Unit::Row => format!("{} row {}", file.name, self.number),
+        }
+    }
+}
 
 /// What came of the rows.
 #[derive(Debug, Default)]
@@ -29,8 +46,8 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn bad(&mut self, reason: Reason, file: &DataFile, line: &Line) {
-        add(self.bad.entry(reason).or_default(), file, line);
+    pub(crate) fn bad(&mut self, reason: Reason, place: String) {
+        add(self.bad.entry(reason).or_default(), place);
     }
 
     pub(crate) fn ends(&mut self, ends: Ends) {
@@ -49,10 +66,10 @@ impl Tally {
         (trained == 0 && cut + missing > 0).then_some(cut > 0)
     }
 
-    pub(crate) fn special_in_text(&mut self, tokens: u64, file: &DataFile, line: &Line) {
+    pub(crate) fn special_in_text(&mut self, tokens: u64, place: impl FnOnce() -> String) {
         if tokens > 0 {
             self.special_tokens += tokens;
-            add(&mut self.special_rows, file, line);
+            add(&mut self.special_rows, place());
         }
     }
 
@@ -88,10 +105,10 @@ impl Tally {
 }
 
 /// Counts a row, and keeps its place if it is among the first.
-fn add((count, places): &mut (u64, Vec<String>), file: &DataFile, line: &Line) {
+fn add((count, places): &mut (u64, Vec<String>), place: String) {
     *count += 1;
     if places.len() < PLACES {
-        places.push(format!("{}:{}", file.name, line.number));
+        places.push(place);
     }
 }
 

@@ -49,7 +49,7 @@ fn the_first_bad_row_is_named() {
     for threads in [1, 4] {
         let config = json!({ "num_proc": threads, "batch_size": 1 });
         let outcome = run_inputs(&model(), &[&[("a.jsonl", MIXED)]], config, false);
-        let message = "a.jsonl:3: the line is not valid JSON: EOF while parsing an object at line 1 column 14";
+        let message = "a.jsonl:3: the row is not valid JSON: EOF while parsing an object at line 1 column 14";
         assert_eq!(outcome.error(), message);
         let failure = outcome.result.unwrap_err();
         assert_eq!(failure.class(), FailureClass::Stage);
@@ -91,7 +91,7 @@ fn an_over_long_line_does_not_stop_the_rest() {
     rows.extend(b"\"}\n{\"text\": \"two\"}");
     let outcome = run_inputs(&model(), &[&[("a.jsonl", &rows)]], json!({ "on_bad_row": "skip" }), false);
     assert_eq!(outcome.ids(), [encode("one"), encode("two")]);
-    assert_eq!(outcome.figure("rows_bad_line_too_long"), Some(&json!("1 (a.jsonl:2)")));
+    assert_eq!(outcome.figure("rows_bad_row_too_long"), Some(&json!("1 (a.jsonl:2)")));
 }
 
 #[test]

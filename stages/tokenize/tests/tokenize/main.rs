@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 
 mod bad_rows;
+mod formats;
 mod order;
 mod shapes;
 mod special;
@@ -19,7 +20,7 @@ use std::{
 
 use pipe_samples::Samples;
 use pipe_stage::{
-    Artifact, Context, Digest, Event, Failure, Job, Kind, PROTOCOL, Problems, Resources, Stage, Validate,
+    Artifact, Context, Digest, Event, Failure, Job, Kind, Level, PROTOCOL, Problems, Resources, Stage, Validate,
 };
 use pipe_text::Tokenizer;
 use serde_json::{Value, json};
@@ -59,9 +60,10 @@ impl Outcome {
         })
     }
 
+    /// The warnings.
     fn logs(&self) -> Vec<&str> {
         let logs = self.events.iter().filter_map(|event| match event {
-            Event::Log { message, .. } => Some(message.as_str()),
+            Event::Log { level: Level::Warn, message } => Some(message.as_str()),
             _ => None,
         });
         logs.collect()

@@ -46,8 +46,10 @@ fn files_are_sorted_in_each_input() {
         false,
     );
     assert_eq!(outcome.ids(), ["one", "two", "three", "four"].map(encode));
-    let nothing = run_inputs(&model(), &[&[("rows.json", b"{}"), ("notes.txt", b"")]], json!({}), false);
-    assert_eq!(nothing.error(), "the input `data` has no .jsonl file; it holds notes.txt, rows.json");
+    let nothing = run_inputs(&model(), &[&[("README.md", b"{}"), ("LICENSE", b"")]], json!({}), false);
+    let error = nothing.error();
+    assert!(error.starts_with("there is no data: no .arrow, "), "{error}");
+    assert!(error.ends_with(" file; found LICENSE, README.md"), "{error}");
 }
 
 #[test]

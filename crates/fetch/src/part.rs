@@ -93,8 +93,12 @@ impl Part {
     }
 
     fn begin(&self, identity: &str) -> io::Result<()> {
-        self.state.set_len(0)?;
-        self.data.set_len(0)?;
+        // Not of new files: ext4 writes a file that was cut to nothing to the disk as soon as it is closed.
+        for file in [&self.state, &self.data] {
+            if file.metadata()?.len() > 0 {
+                file.set_len(0)?;
+            }
+        }
         self.state.write_all_at(identity.as_bytes(), 0)
     }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{Error, ROW_LIMIT_BYTES, source::Text};
+use crate::{Error, ROW_LIMIT_BYTES, lines::Piece, source::Text};
 
 /// What is passed over of an element that is too long.
 const ELEMENT_LIMIT_BYTES: u64 = 4 << 30;
@@ -59,7 +59,7 @@ impl Elements {
 
     /// The text of the next element, and how many bytes were read for it; none at the end. The text is missing if it is
     /// too long.
-    pub(crate) fn next(&mut self) -> Result<Option<(usize, Option<Vec<u8>>)>, Error> {
+    pub(crate) fn next(&mut self) -> Result<Option<Piece>, Error> {
         if self.over {
             return Ok(None);
         }
@@ -119,7 +119,7 @@ impl Elements {
     }
 
     /// The array's `]`: behind the last element, or in an empty array.
-    fn close(&mut self, element: Vec<u8>, read: usize, long: bool) -> Result<Option<(usize, Option<Vec<u8>>)>, Error> {
+    fn close(&mut self, element: Vec<u8>, read: usize, long: bool) -> Result<Option<Piece>, Error> {
         self.over = true;
         if self.layout == Layout::Array {
             self.nothing_follows()?;
@@ -131,7 +131,7 @@ impl Elements {
         Ok(Some((read, (!long).then_some(element))))
     }
 
-    fn end(&mut self, element: Vec<u8>, read: usize, long: bool) -> Result<Option<(usize, Option<Vec<u8>>)>, Error> {
+    fn end(&mut self, element: Vec<u8>, read: usize, long: bool) -> Result<Option<Piece>, Error> {
         self.over = true;
         if self.layout != Layout::Sequence {
             return Err(self.broken("the file ends before its array does; get it again".to_owned()));

@@ -7,6 +7,9 @@ use crate::{ROW_LIMIT_BYTES, source::Text};
 /// What is passed over of a line that is too long. Text that has no end is no text.
 const LINE_LIMIT_BYTES: u64 = 4 << 30;
 
+/// A piece of text, missing if it was too long, and how many bytes were read for it.
+pub(crate) type Piece = (usize, Option<Vec<u8>>);
+
 /// Reads a text line by line. A line ends with LF or CR LF, or with CR where the beginning of the text knows no LF.
 pub(crate) struct Lines {
     text: Text,
@@ -23,7 +26,7 @@ impl Lines {
 
     /// The next line without its end, and how many bytes were read for it; none at the end. The line itself is missing
     /// if it is too long.
-    pub(crate) fn next(&mut self) -> Result<Option<(usize, Option<Vec<u8>>)>, crate::Error> {
+    pub(crate) fn next(&mut self) -> Result<Option<Piece>, crate::Error> {
         let line = read_line(self.text.reader(), self.end, ROW_LIMIT_BYTES)
             .map_err(|source| self.text.failed("line", self.number, source))?;
         self.number += u64::from(line.is_some());
@@ -35,7 +38,7 @@ impl Lines {
     }
 }
 
-fn read_line(reader: &mut dyn BufRead, end: u8, limit_bytes: usize) -> io::Result<Option<(usize, Option<Vec<u8>>)>> {
+fn read_line(reader: &mut dyn BufRead, end: u8, limit_bytes: usize) -> io::Result<Option<Piece>> {
     let mut bytes = Vec::new();
     // One byte for the line end, one more to see that the line is too long.
     let mut read = (&mut *reader).take(limit_bytes as u64 + 2).read_until(end, &mut bytes)?;
@@ -83,7 +86,7 @@ mod tests {
 
     use super::*;
 
-    fn lines(text: &[u8], end: u8, limit_bytes: usize) -> Vec<(usize, Option<Vec<u8>>)> {
+    fn lines(text: &[u8], end: u8, limit_bytes: usize) -> Vec<Piece> {
         let mut reader = BufReader::with_capacity(3, text);
         let mut lines = Vec::new();
         while let Some(line) = read_line(&mut reader, end, limit_bytes).unwrap() {

@@ -33,7 +33,7 @@ fn rows() -> Vec<Value> {
 }
 
 fn table() -> RecordBatch {
-    let note = |index: usize| (index % 3 != 0).then(|| format!("n{index}"));
+    let note = |index: usize| (!index.is_multiple_of(3)).then(|| format!("n{index}"));
     let roles: StringArray = (0..2 * ROWS).map(|index| Some(["user", "assistant"][index % 2])).collect();
     let contents: StringArray =
         (0..2 * ROWS).map(|index| (index % 2 == 0).then(|| format!("问 {}", index / 2))).collect();

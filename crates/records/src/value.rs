@@ -18,18 +18,28 @@ pub fn parse(bytes: &[u8]) -> Result<Record, Fault> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         Reason::NotUtf8.because(format!("the row is not UTF-8 from byte {} on", error.valid_up_to() + 1))
     })?;
+    match parse_text(text, "the row")? {
+        Value::Object(record) => Ok(record),
+        other => Err(Reason::NotAnObject.because(format!("the row is {}, not an object", describe(&other)))),
+    }
+}
+
+/// The value that JSON text stands for, as strict as [`parse`]. `what` names the text in faults.
+///
+/// # Errors
+/// If the text is no JSON, or has an object with a key twice.
+pub fn parse_text(text: &str, what: &str) -> Result<Value, Fault> {
     match serde_json::from_str(text) {
-        Ok(Strict(Value::Object(record))) => Ok(record),
-        Ok(Strict(other)) => {
-            Err(Reason::NotAnObject.because(format!("the row is {}, not an object", describe(&other))))
-        }
+        Ok(Strict(value)) => Ok(value),
         Err(error) if error.to_string().starts_with(DUPLICATE) => {
-            Err(Reason::DuplicateKey.because(format!("an object has a key twice: {error}")))
+            let object = if what == "the row" { "an object".to_owned() } else { format!("an object of {what}") };
+            Err(Reason::DuplicateKey.because(format!("{object} has a key twice: {error}")))
         }
         Err(_) if has_lone_surrogate(text) => {
-            Err(Reason::LoneSurrogate.because("the row has half of a \\u surrogate pair, which is no character"))
+            Err(Reason::LoneSurrogate
+                .because(format!("{what} has half of a \\u surrogate pair, which is no character")))
         }
-        Err(error) => Err(Reason::BrokenJson.because(format!("the row is not valid JSON: {error}"))),
+        Err(error) => Err(Reason::BrokenJson.because(format!("{what} is not valid JSON: {error}"))),
     }
 }
 

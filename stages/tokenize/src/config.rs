@@ -7,6 +7,8 @@ use pipe_stage::{Problems, Validate};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::Shape;
+
 /// How a `tokenize` stage makes samples of rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -15,6 +17,13 @@ pub struct Config {
     pub format: Option<Format>,
     /// What one row is in text files: the whole `file`, or each `line` that is not blank. Default `file`.
     pub text_document: TextDocument,
+    /// What fields the rows have. Default: found out row by row; where several fit, the first in this list counts:
+    /// `sharegpt`, `messages`, `input_ids`, `alpaca`, `prompt_completion`, `question_answer`, `text`.
+    pub shape: Option<Shape>,
+    /// The data's columns for fields of a shape: `{ prompt: question, completion: answer }`. Dots lead into objects and
+    /// lists: `answers.text.0`. Rows are then of a shape that knows all of these fields. Default: none, columns are
+    /// called what the fields are.
+    pub columns: BTreeMap<String, String>,
     /// Keep this many tokens of a row, counted from its start, 1 or more. Default 384.
     #[schemars(range(min = 1))]
     pub max_length: u64,
@@ -78,6 +87,8 @@ impl Default for Config {
         Self {
             format: None,
             text_document: TextDocument::File,
+            shape: None,
+            columns: BTreeMap::new(),
             max_length: 384,
             padding: false,
             loss_on: LossOn::All,
@@ -93,6 +104,7 @@ impl Default for Config {
 
 impl Validate for Config {
     fn validate(&self, _inputs: &BTreeSet<String>, problems: &mut Problems) {
+        self.validate_columns(problems);
         problems.require(self.max_length >= 1, "max_length", "must be at least 1");
         if self.padding {
             problems.at_with_help("padding", "samples are never padded", "remove it, or set it to false");
@@ -103,5 +115,30 @@ impl Validate for Config {
         }
         problems.require(self.batch_size >= 1, "batch_size", "must be at least 1");
         problems.require(self.num_proc != Some(0), "num_proc", "must be at least 1");
+    }
+}
+
+impl Config {
+    fn validate_columns(&self, problems: &mut Problems) {
+        let shapes = self.shape.as_ref().map_or(Shape::ALL, std::slice::from_ref);
+        let known: BTreeSet<&str> = shapes.iter().flat_map(|shape| shape.fields()).copied().collect();
+        let unknown: Vec<_> = self.columns.keys().filter(|field| !known.contains(field.as_str())).collect();
+        for field in &unknown {
+            let (path, shape) = (format!("columns.{field}"), self.shape.map(Shape::name));
+            let message = shape.map_or_else(
+                || "is no field of any shape".to_owned(),
+                |shape| format!("is no field of the shape `{shape}`"),
+            );
+            match pipe_yaml::unknown_name_help(field, known.iter().copied()) {
+                Some(help) => problems.at_with_help(&path, message, help),
+                None => problems.at(&path, message),
+            }
+        }
+        if unknown.is_empty() && Shape::possible(self.shape, &self.columns).is_empty() {
+            problems.at_with_help("columns", "has fields that no single shape has", "name the fields of one shape");
+        }
+        for (field, _) in self.columns.iter().filter(|(_, column)| column.is_empty()) {
+            problems.at(&format!("columns.{field}"), "names no column");
+        }
     }
 }

@@ -111,7 +111,9 @@ impl<'a> Encoder<'a> {
     pub(crate) fn encode(&self, row: Row) -> Result<Encoded, Trouble> {
         let open_ended = self.eos.is_none() && matches!(row, Row::Completion { .. });
         let tokens = match row {
-            Row::Messages { messages, tools } => self.messages(&messages, tools.as_ref())?,
+            Row::Messages { messages, tools, prompt_messages } => {
+                self.messages(&messages, tools.as_ref(), prompt_messages)?
+            }
             Row::Completion { prompt, completion } => self.completion(&prompt, &completion)?,
             Row::Text(text) => self.text(&text)?,
             Row::Ids { input_ids, labels } => {
@@ -137,7 +139,12 @@ impl<'a> Encoder<'a> {
         Encoded { sample, truncated, open_ended, special_in_text, ends }
     }
 
-    fn messages(&self, messages: &[serde_json::Value], tools: Option<&serde_json::Value>) -> Result<Tokens, Trouble> {
+    fn messages(
+        &self,
+        messages: &[serde_json::Value],
+        tools: Option<&serde_json::Value>,
+        prompt_messages: usize,
+    ) -> Result<Tokens, Trouble> {
         let (tokenizer, template) = (self.tokenizer()?, self.template()?);
         let conversation = Conversation { messages, tools, add_generation_prompt: false };
         let rendered = template.render_told(&conversation, tokenizer)?;
@@ -146,7 +153,10 @@ impl<'a> Encoder<'a> {
             let ids = tokenizer.encode_rendered(&rendered, self.special)?;
             return Ok(Tokens { ids, trained: Trained::All, special_in_text, ends: None });
         }
-        let spans = template.assistant_spans(&conversation, &rendered, tokenizer)?;
+        // A span for each message of the assistant's, in order.
+        let mut spans = template.assistant_spans(&conversation, &rendered, tokenizer)?;
+        let of_prompt = messages[..prompt_messages].iter().filter(|message| message["role"] == "assistant").count();
+        spans.drain(..of_prompt);
         if spans.is_empty() {
             return Err(Reason::NoAssistant
                 .because("no message is the assistant's, and loss_on counts no other")

@@ -43,6 +43,18 @@ pub enum Error {
     /// `add_eos` without an end token.
     #[error("add_eos is set, and the input `model` names no end token: its tokenizer_config.json needs an eos_token")]
     NoEos,
+    /// `columns` names what no row has.
+    #[error("none of {rows} rows has the column `{column}`, which `columns` names for `{field}`{bad}")]
+    NoColumn {
+        /// Rows that were read.
+        rows: u64,
+        /// The field that it is for.
+        field: String,
+        /// The column.
+        column: String,
+        /// The counts of bad rows, as text.
+        bad: String,
+    },
     /// Nothing came out.
     #[error("none of {rows} rows gives a sample{bad}")]
     NoSamples {

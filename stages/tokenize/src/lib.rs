@@ -9,11 +9,13 @@ mod error;
 mod model;
 mod row;
 mod run;
+mod shapes;
 mod tally;
 
 pub use config::{Config, LossOn, OnBadRow, SpecialTokensInText};
 pub use error::Error;
 use pipe_stage::{Context, Failure, Kind, Port, Stage};
+pub use row::Shape;
 
 /// The kind `tokenize`.
 pub struct Tokenize;
@@ -21,7 +23,7 @@ pub struct Tokenize;
 impl Kind for Tokenize {
     type Config = Config;
     const KIND: &'static str = "tokenize";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Turns rows of data into token samples";
     const INPUTS: &'static [Port] = &[
         Port::required("model", "a Hugging Face model folder with its tokenizer and chat template"),

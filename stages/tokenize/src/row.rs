@@ -1,16 +1,110 @@
-//! What a row may look like, and what is wrong with one that does not.
+//! What a row may look like: the table of shapes. Adding one is a file in `row/` and a line in the table.
 
-use pipe_records::Fault;
-use serde_json::{Map, Value};
+mod bad;
+mod columns;
+mod fields;
+mod message;
 
-const SHAPES: &str = "`messages`, `instruction` and `output`, `prompt` and `completion`, `text`, or `input_ids`";
-const ROLES: [&str; 4] = ["system", "user", "assistant", "tool"];
+use std::collections::BTreeMap;
+
+pub(crate) use bad::{BadRow, Reason};
+pub(crate) use columns::Columns;
+use fields::Fields;
+use pipe_records::Record;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Lists shapes as `module: Name`; each module has a unit struct `Layout`. Where several fit a row, the first counts.
+macro_rules! shapes {
+    ($($(#[$doc:meta])* $module:ident: $name:ident,)*) => {
+        $(mod $module;)*
+
+        /// What fields a row has.
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema
+        )]
+        #[serde(rename_all = "snake_case")]
+        pub enum Shape {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Shape {
+            /// Every shape.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// Its name in pipelines and figures.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($module),)*
+                }
+            }
+
+            fn layout(self) -> &'static dyn Layout {
+                match self {
+                    $(Self::$name => &$module::Layout,)*
+                }
+            }
+        }
+    };
+}
+
+shapes! {
+    /// `conversations` of `from` and `value`, and `system`, `tools`.
+    sharegpt: Sharegpt,
+    /// `messages` (or `conversations`) of `role` and `content`, and `system`, `tools`.
+    messages: Messages,
+    /// Ready `input_ids`, and `labels`.
+    input_ids: InputIds,
+    /// `instruction` and `output`, and `input`, `history`, `system`.
+    alpaca: Alpaca,
+    /// `prompt` and `completion`, both text or both lists of messages, and `tools` with the latter.
+    prompt_completion: PromptCompletion,
+    /// `question` and `answer`, and `system`.
+    question_answer: QuestionAnswer,
+    /// `text`.
+    text: Text,
+}
+
+/// A shape.
+trait Layout: Sync {
+    /// The fields that it looks at.
+    fn fields(&self) -> &'static [&'static str];
+
+    /// What a row of it has at least, for a sentence.
+    fn described(&self) -> &'static str;
+
+    /// Whether a row is meant to be of it.
+    fn fits(&self, row: &mut Fields<'_>) -> bool;
+
+    /// What a row of it becomes.
+    fn read(&self, row: &mut Fields<'_>) -> Result<Row, BadRow>;
+}
+
+impl Shape {
+    /// The fields that it looks at.
+    pub fn fields(self) -> &'static [&'static str] {
+        self.layout().fields()
+    }
+
+    /// The shapes that rows may have: this one, else those that know all fields of `columns`.
+    pub(crate) fn possible(fixed: Option<Self>, columns: &BTreeMap<String, String>) -> Vec<Self> {
+        let knows = |shape: &Self| columns.keys().all(|field| shape.fields().contains(&field.as_str()));
+        let candidates = fixed.map_or_else(|| Self::ALL.to_vec(), |shape| vec![shape]);
+        candidates.into_iter().filter(knows).collect()
+    }
+}
 
 /// A usable row.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Row {
     /// A conversation, and the tools that the assistant may call.
-    Messages { messages: Vec<Value>, tools: Option<Value> },
+    Messages {
+        messages: Vec<Value>,
+        tools: Option<Value>,
+        /// How many of the messages are the prompt: what the assistant says in them is no part of the loss on it.
+        prompt_messages: usize,
+    },
     /// A text to go on from and how it goes on.
     Completion { prompt: String, completion: String },
     /// Plain text.
@@ -19,192 +113,57 @@ pub(crate) enum Row {
     Ids { input_ids: Vec<u32>, labels: Option<Vec<i32>> },
 }
 
-/// Why a row cannot be used: a reason to count it under, and the details of this one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BadRow {
-    pub(crate) reason: Reason,
-    pub(crate) detail: String,
-}
-
-/// The kinds of bad rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Reason {
-    /// It gives no record.
-    Unreadable(pipe_records::Reason),
-    UnknownShape,
-    WrongType,
-    WrongRole,
-    Empty,
-    BadIds,
-    NoAssistant,
-    RefusedByTemplate,
-}
-
-impl From<Fault> for BadRow {
-    fn from(fault: Fault) -> Self {
-        Self { reason: Reason::Unreadable(fault.reason), detail: fault.detail }
-    }
-}
-
-impl Reason {
-    /// The name in figures.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Unreadable(reason) => reason.name(),
-            Self::UnknownShape => "unknown_shape",
-            Self::WrongType => "wrong_type",
-            Self::WrongRole => "wrong_role",
-            Self::Empty => "empty",
-            Self::BadIds => "bad_ids",
-            Self::NoAssistant => "no_assistant",
-            Self::RefusedByTemplate => "refused_by_template",
-        }
-    }
-
-    pub(crate) fn because(self, detail: impl Into<String>) -> BadRow {
-        BadRow { reason: self, detail: detail.into() }
-    }
-}
-
 impl Row {
-    /// Finds out what a record is.
-    pub(crate) fn of(mut row: Map<String, Value>) -> Result<Self, BadRow> {
-        // Tables that were written as JSON have every column in every row.
-        row.retain(|_, value| !value.is_null());
-        if let Some(messages) = row.remove("messages") {
-            Self::messages(messages, row.remove("tools"))
-        } else if let Some(ids) = row.remove("input_ids") {
-            Self::ids(&ids, row.get("labels"))
-        } else if row.contains_key("instruction") {
-            Self::instruction(&row)
-        } else if row.contains_key("prompt") && row.contains_key("completion") {
-            let (prompt, completion) = (string(&row, "prompt")?, string(&row, "completion")?);
-            not_empty(completion, "completion")?;
-            Ok(Self::Completion { prompt: prompt.to_owned(), completion: completion.to_owned() })
-        } else if row.contains_key("text") {
-            let text = string(&row, "text")?;
-            // Blank text may be meant (code, verse); no text at all is not.
-            if text.is_empty() {
-                return Err(Reason::Empty.because("`text` is empty"));
-            }
-            Ok(Self::Text(text.to_owned()))
-        } else {
-            let keys: Vec<_> = row.keys().map(|key| format!("`{key}`")).collect();
-            let has = if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
-            Err(Reason::UnknownShape.because(format!("the row has {has}; it should have {SHAPES}")))
-        }
+    fn messages(messages: Vec<Value>, tools: Option<Vec<Value>>) -> Self {
+        Self::Messages { messages, tools: tools.map(Value::Array), prompt_messages: 0 }
+    }
+}
+
+/// Finds out what records are. Shared by all threads.
+pub(crate) struct RowReader {
+    fixed: Option<Shape>,
+    possible: Vec<Shape>,
+    pub(crate) columns: Columns,
+}
+
+impl RowReader {
+    pub(crate) fn new(fixed: Option<Shape>, columns: &BTreeMap<String, String>) -> Self {
+        Self { fixed, possible: Shape::possible(fixed, columns), columns: Columns::new(columns) }
     }
 
-    fn messages(messages: Value, tools: Option<Value>) -> Result<Self, BadRow> {
-        let Value::Array(messages) = messages else {
-            return Err(Reason::WrongType.because(format!("`messages` is {}, not a list", describe(&messages))));
+    /// What a record is, and in which shape it was.
+    pub(crate) fn read(&self, record: Record) -> Result<(Shape, Row), BadRow> {
+        let mut fields = Fields::new(record, &self.columns);
+        let shape = self.fixed.or_else(|| self.possible.iter().copied().find(|shape| shape.layout().fits(&mut fields)));
+        let row = match shape {
+            Some(shape) => shape.layout().read(&mut fields).map(|row| (shape, row)),
+            None => Err(self.no_shape(&fields)),
         };
-        if messages.is_empty() {
-            return Err(Reason::Empty.because("`messages` is empty"));
-        }
-        for (number, message) in (1..).zip(&messages) {
-            check_message(number, message)?;
-        }
-        match tools {
-            Some(tools) if !tools.is_array() => {
-                Err(Reason::WrongType.because(format!("`tools` is {}, not a list", describe(&tools))))
+        row.map_err(|bad| self.explain(bad, &fields))
+    }
+
+    fn no_shape(&self, fields: &Fields<'_>) -> BadRow {
+        let shapes: Vec<_> = self.possible.iter().map(|shape| shape.layout().described()).collect();
+        let shapes = match shapes.as_slice() {
+            [one] => (*one).to_owned(),
+            [first @ .., last] => format!("{}, or {last}", first.join(", ")),
+            [] => String::new(),
+        };
+        Reason::UnknownShape
+            .because(format!("the row has {}; it should have {shapes} (or set `columns`)", fields.names()))
+    }
+
+    /// Says what `columns` has to do with it.
+    fn explain(&self, mut bad: BadRow, fields: &Fields<'_>) -> BadRow {
+        let missing: Vec<_> = fields.without_column().collect();
+        for (field, column) in self.columns.pairs() {
+            if bad.reason == Reason::UnknownShape && missing.contains(&field) {
+                bad.detail.push_str(&format!("; it has no column `{column}`, which `columns` names for `{field}`"));
+            } else if bad.reason != Reason::UnknownShape && bad.detail.contains(&format!("`{field}`")) {
+                bad.detail.push_str(&format!(" (`{field}` is the column `{column}`)"));
             }
-            tools => Ok(Self::Messages { messages, tools }),
         }
-    }
-
-    /// Alpaca's shape, as a conversation: the input stands on a line of its own below the instruction.
-    fn instruction(row: &Map<String, Value>) -> Result<Self, BadRow> {
-        let (instruction, output) = (string(row, "instruction")?, string(row, "output")?);
-        let input = if row.contains_key("input") { string(row, "input")? } else { "" };
-        not_empty(instruction, "instruction")?;
-        not_empty(output, "output")?;
-        let question = if input.is_empty() { instruction.to_owned() } else { format!("{instruction}\n{input}") };
-        let messages = vec![
-            serde_json::json!({ "role": "user", "content": question }),
-            serde_json::json!({ "role": "assistant", "content": output }),
-        ];
-        Ok(Self::Messages { messages, tools: None })
-    }
-
-    fn ids(ids: &Value, labels: Option<&Value>) -> Result<Self, BadRow> {
-        let input_ids: Vec<u32> = integers(ids, "input_ids")?;
-        if input_ids.is_empty() {
-            return Err(Reason::Empty.because("`input_ids` is empty"));
-        }
-        let labels: Option<Vec<i32>> = labels.map(|labels| integers(labels, "labels")).transpose()?;
-        if let Some(labels) = &labels
-            && labels.len() != input_ids.len()
-        {
-            let (labels, ids) = (labels.len(), input_ids.len());
-            return Err(Reason::BadIds.because(format!("the row has {ids} `input_ids` and {labels} `labels`")));
-        }
-        Ok(Self::Ids { input_ids, labels })
-    }
-}
-
-fn check_message(number: usize, message: &Value) -> Result<(), BadRow> {
-    let Value::Object(fields) = message else {
-        return Err(Reason::WrongType.because(format!("message {number} is {}, not an object", describe(message))));
-    };
-    let role = match fields.get("role") {
-        Some(Value::String(role)) => role.as_str(),
-        Some(role) => {
-            return Err(Reason::WrongRole.because(format!("the role of message {number} is {}", describe(role))));
-        }
-        None => return Err(Reason::WrongRole.because(format!("message {number} has no `role`"))),
-    };
-    if !ROLES.contains(&role) {
-        let roles = ROLES.map(|role| format!("`{role}`")).join(", ");
-        return Err(Reason::WrongRole.because(format!("message {number} has the role `{role}`, not one of {roles}")));
-    }
-    let says = |field: &str| match fields.get(field) {
-        None | Some(Value::Null) => false,
-        Some(Value::String(text)) => !text.trim().is_empty(),
-        Some(Value::Array(items)) => !items.is_empty(),
-        Some(_) => true,
-    };
-    // A tool may return nothing, and a system prompt may be left empty; who asks or answers says something.
-    let empty = match role {
-        "user" => !says("content"),
-        "assistant" => !says("content") && !says("tool_calls") && !says("reasoning_content"),
-        _ => !fields.contains_key("content"),
-    };
-    if empty { Err(Reason::Empty.because(format!("message {number} (`{role}`) has no content"))) } else { Ok(()) }
-}
-
-fn string<'a>(row: &'a Map<String, Value>, field: &str) -> Result<&'a str, BadRow> {
-    match row.get(field) {
-        Some(Value::String(text)) => Ok(text),
-        Some(other) => Err(Reason::WrongType.because(format!("`{field}` is {}, not text", describe(other)))),
-        None => Err(Reason::UnknownShape.because(format!("the row has no `{field}`"))),
-    }
-}
-
-fn not_empty(text: &str, field: &str) -> Result<(), BadRow> {
-    if text.trim().is_empty() { Err(Reason::Empty.because(format!("`{field}` is empty"))) } else { Ok(()) }
-}
-
-fn integers<T: TryFrom<i64>>(value: &Value, field: &str) -> Result<Vec<T>, BadRow> {
-    let Value::Array(values) = value else {
-        return Err(Reason::WrongType.because(format!("`{field}` is {}, not a list", describe(value))));
-    };
-    let integer = |(index, value): (usize, &Value)| {
-        value.as_i64().and_then(|id| T::try_from(id).ok()).ok_or_else(|| {
-            Reason::BadIds.because(format!("item {} of `{field}` is {value}, which is no token id", index + 1))
-        })
-    };
-    values.iter().enumerate().map(integer).collect()
-}
-
-fn describe(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
+        bad
     }
 }
 
@@ -215,19 +174,23 @@ mod tests {
 
     use super::*;
 
+    fn read(line: &str) -> Result<(Shape, Row), BadRow> {
+        RowReader::new(None, &BTreeMap::new()).read(pipe_records::parse_json(line.as_bytes()).unwrap())
+    }
+
     fn reason(line: &str) -> Reason {
-        Row::of(pipe_records::parse_json(line.as_bytes()).unwrap()).unwrap_err().reason
+        read(line).unwrap_err().reason
     }
 
     fn row(line: &str) -> Row {
-        Row::of(pipe_records::parse_json(line.as_bytes()).unwrap()).unwrap()
+        read(line).unwrap().1
     }
 
     #[test]
     fn every_shape_is_known() {
         let chat =
             r#"{"id": 7, "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#;
-        let Row::Messages { messages, tools: None } = row(chat) else { panic!() };
+        let Row::Messages { messages, tools: None, prompt_messages: 0 } = row(chat) else { panic!() };
         assert_eq!(messages[1], json!({ "role": "assistant", "content": "b" }));
         assert_eq!(row(r#"{"text": "a", "messages": null}"#), Row::Text("a".to_owned()));
         let completion = Row::Completion { prompt: String::new(), completion: "b".to_owned() };

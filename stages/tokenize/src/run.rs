@@ -21,7 +21,8 @@ use crate::{
     Config, Error, OnBadRow, SpecialTokensInText,
     encode::{Encoded, Encoder, Trouble},
     model::Model,
-    row::{BadRow, Row},
+    row::{BadRow, RowReader},
+    shapes::Shapes,
     tally::{Place, Tally},
 };
 
@@ -32,8 +33,13 @@ pub(crate) fn run(config: &Config, context: &Context) -> Result<(), Failure> {
     let files = found.files;
     let model = Model::load(context.input("model")?, &config.chat_template_kwargs)?;
     let encoder = Encoder::new(config, &model)?;
+    let reader = RowReader::new(config.shape, &config.columns);
     let writer = Writer::create(&context.output())?;
-    let (tally, totals) = encode_all(config, context, &files, &options, &encoder, writer)?;
+    let (tally, totals) = encode_all(config, context, &files, &options, (&reader, &encoder), writer)?;
+    if let Some((field, column)) = reader.columns.never_seen().filter(|_| tally.rows > 0) {
+        let (field, column) = (field.to_owned(), column.to_owned());
+        return Err(Error::NoColumn { rows: tally.rows, field, column, bad: tally.describe() }.into());
+    }
     if totals.rows == 0 {
         return Err(Error::NoSamples { rows: tally.rows, bad: tally.describe() }.into());
     }
@@ -68,6 +74,7 @@ pub(crate) fn run(config: &Config, context: &Context) -> Result<(), Failure> {
         });
     }
     tally.report(context);
+    tally.shapes.report(context, &files);
     context.figure("samples", totals.rows);
     context.figure("tokens", totals.tokens);
     context.figure("tokens_trained", totals.trained_tokens);
@@ -77,6 +84,7 @@ pub(crate) fn run(config: &Config, context: &Context) -> Result<(), Failure> {
 /// What a thread made of a batch.
 struct Done {
     rows: Vec<(Place, Result<Encoded, BadRow>)>,
+    shapes: Shapes,
     read_bytes: u64,
 }
 
@@ -87,7 +95,7 @@ fn encode_all(
     context: &Context,
     files: &[DataFile],
     options: &Options,
-    encoder: &Encoder<'_>,
+    (reader, encoder): (&RowReader, &Encoder<'_>),
     mut writer: Writer,
 ) -> Result<(Tally, Totals), Failure> {
     let threads = threads(config, context);
@@ -104,7 +112,7 @@ fn encode_all(
                 let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).recv();
                 while let Ok((batch, reply)) = next() {
                     // A writer that has failed no longer waits for it.
-                    let _ = reply.send(encode_batch(encoder, files, batch));
+                    let _ = reply.send(encode_batch(reader, encoder, files, batch));
                 }
             });
         }
@@ -140,17 +148,20 @@ fn read_all(
     }
 }
 
-fn encode_batch(encoder: &Encoder<'_>, files: &[DataFile], batch: Batch) -> Result<Done, Error> {
+fn encode_batch(reader: &RowReader, encoder: &Encoder<'_>, files: &[DataFile], batch: Batch) -> Result<Done, Error> {
     let (file, read_bytes) = (batch.file, batch.read_bytes);
-    let mut rows = Vec::new();
+    let (mut rows, mut shapes) = (Vec::new(), Shapes::default());
     let mut fatal = None;
     batch.records(&mut |number, record| {
         if fatal.is_some() {
             return;
         }
-        let encoded = record.map_err(BadRow::from).and_then(Row::of).map_err(Trouble::Row);
-        let encoded = match encoded.and_then(|row| encoder.encode(row)) {
-            Ok(encoded) => Ok(encoded),
+        let row = record.map_err(BadRow::from).and_then(|record| reader.read(record)).map_err(Trouble::Row);
+        let encoded = match row.and_then(|(shape, row)| Ok((shape, encoder.encode(row)?))) {
+            Ok((shape, encoded)) => {
+                shapes.add(file, shape);
+                Ok(encoded)
+            }
             Err(Trouble::Row(bad)) => Err(bad),
             Err(Trouble::Missing(missing)) => {
                 fatal = Some(Error::Model { place: Place { file, number }.name(files), missing });
@@ -163,7 +174,7 @@ fn encode_batch(encoder: &Encoder<'_>, files: &[DataFile], batch: Batch) -> Resu
         };
         rows.push((Place { file, number }, encoded));
     });
-    fatal.map_or(Ok(Done { rows, read_bytes }), Err)
+    fatal.map_or(Ok(Done { rows, shapes, read_bytes }), Err)
 }
 
 /// What is read and what is not, in a sentence.
@@ -213,6 +224,7 @@ fn write_all(
                 }
             }
         }
+        tally.shapes.merge(&done.shapes);
         read_bytes += done.read_bytes;
         context.progress("bytes", read_bytes, Some(total_bytes));
         if context.cancelled() {

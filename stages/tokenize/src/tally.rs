@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pipe_records::{DataFile, Unit};
 use pipe_stage::Context;
 
-use crate::{encode::Ends, row::Reason};
+use crate::{encode::Ends, row::Reason, shapes::Shapes};
 
 /// Places that are named for each reason.
 const PLACES: usize = 5;
@@ -36,6 +36,7 @@ pub(crate) struct Tally {
     pub(crate) rows: u64,
     pub(crate) truncated: u64,
     pub(crate) open_ended: u64,
+    pub(crate) shapes: Shapes,
     /// Rows whose turns end with a token that the loss counts, that `max_length` cuts off, that is not there.
     ends: [u64; 3],
     /// Special tokens that stand in rows' own text.

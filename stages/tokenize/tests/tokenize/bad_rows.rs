@@ -15,7 +15,7 @@ const MIXED: &[u8] = b"\xef\xbb\xbf{\"text\": \"one\"}\r\n\
     {\"messages\": [{\"role\": \"robot\", \"content\": \"a\"}]}\n\
     {\"messages\": [{\"role\": \"user\", \"content\": \"\"}]}\n\
     [1]\n\
-    {\"conversations\": []}\n\
+    {\"dialogue\": []}\n\
     {\"text\": \"three\"}\n\
     {\"text\"";
 
@@ -64,9 +64,10 @@ fn roles_and_shapes_are_explained() {
         "rows.jsonl:1: message 1 has the role `robot`, not one of `system`, `user`, `assistant`, `tool`"
     );
     assert_eq!(
-        error(r#"{"question": 1, "answer": 2}"#),
-        "rows.jsonl:1: the row has `question`, `answer`; it should have `messages`, `instruction` and `output`, \
-         `prompt` and `completion`, `text`, or `input_ids`"
+        error(r#"{"query": 1, "reply": 2}"#),
+        "rows.jsonl:1: the row has `query`, `reply`; it should have `conversations` of `from` and `value`, `messages`, \
+         `input_ids`, `instruction` and `output`, `prompt` and `completion`, `question` and `answer`, \
+         or `text` (or set `columns`)"
     );
     let refused = error(r#"{"messages": [{"role": "user", "content": 5}]}"#);
     assert!(refused.starts_with("rows.jsonl:1: the chat template refuses the conversation"), "{refused}");

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     Error, Settings, Tuning,
     patience::{Patience, retry_after},
-    redact::{first_line, same_origin, shown},
+    redact::{Secrets, first_line, same_origin, shown},
     remote::Body,
 };
 
@@ -59,6 +59,7 @@ pub(crate) struct Answer {
 pub(crate) struct Client {
     http: reqwest::Client,
     tuning: Tuning,
+    secrets: Secrets,
 }
 
 impl Client {
@@ -77,11 +78,16 @@ impl Client {
             builder = builder.no_proxy();
         }
         let http = builder.build().map_err(|error| Error::Setup(reason(&error)))?;
-        Ok(Self { http, tuning })
+        Ok(Self { http, tuning, secrets: Secrets::of(settings) })
     }
 
     pub(crate) fn tuning(&self) -> &Tuning {
         &self.tuning
+    }
+
+    /// What this process sends and must not show.
+    pub(crate) fn secrets(&self) -> &Secrets {
+        &self.secrets
     }
 
     /// Asks once, and follows where it is sent.
@@ -134,7 +140,8 @@ impl Client {
             true => self.text(response, ERROR_BYTES, &shown(url)).await.unwrap_or_default(),
             false => said.into_bytes(),
         };
-        let message = first_line(&message_of(&String::from_utf8_lossy(&page)));
+        // Before it is cut: half a token would not be found.
+        let message = first_line(&self.secrets.hide(&message_of(&String::from_utf8_lossy(&page))));
         Error::Status { address: shown(url), status, code, message, retry_after, redirected }
     }
 

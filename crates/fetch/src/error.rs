@@ -238,6 +238,38 @@ impl Error {
         move |source| Self::File { doing: "write", path, source }
     }
 
+    /// All texts that a server may have had a hand in, also of the causes.
+    pub(crate) fn texts(&mut self) -> Vec<&mut String> {
+        match self {
+            Self::Attempts { path, source, .. } => {
+                let mut texts = source.texts();
+                texts.push(path);
+                texts
+            }
+            Self::Unreachable { address, reason }
+            | Self::Answer { address, reason }
+            | Self::Store { address, reason, .. } => vec![address, reason],
+            Self::Cut { address, .. } | Self::Stalled { address, .. } => vec![address],
+            Self::Status { address, code, message, .. } => vec![address, code, message],
+            Self::Missing { what, .. } => vec![what],
+            Self::Name { name, .. } => vec![name],
+            Self::Names { one, other, .. } => vec![one, other],
+            Self::Size { path, address, .. } => vec![path, address],
+            Self::Mismatch { path, .. } | Self::Changing { path } => vec![path],
+            Self::Moved { name, .. } => vec![name],
+            Self::Setup(text) => vec![text],
+            // What the pipeline and this machine say.
+            Self::Gated { .. }
+            | Self::NotForUs { .. }
+            | Self::Token { .. }
+            | Self::Offline { .. }
+            | Self::Address { .. }
+            | Self::Space { .. }
+            | Self::File { .. }
+            | Self::Cancelled => Vec::new(),
+        }
+    }
+
     /// Whether the same request may succeed later.
     pub(crate) fn is_transient(&self) -> bool {
         match self {

@@ -174,7 +174,7 @@ impl Fetcher {
             tokio::pin!(work);
             loop {
                 tokio::select! {
-                    ended = &mut work => return ended,
+                    ended = &mut work => return ended.map_err(|error| self.client.secrets().hide_in(error)),
                     () = tokio::time::sleep(self.settings.tuning.look_interval) => {
                         if watch.cancelled() {
                             return Err(Error::Cancelled);

@@ -1,8 +1,6 @@
 //! Sources on other machines.
 
-use std::collections::HashMap;
-
-use pipe_fetch::{Digest, Error, Fetcher, Order, RemoteFile, Settings, Source, Watch};
+use pipe_fetch::{Digest, Error, Fetcher, Order, RemoteFile, Repository, Settings, Source, Watch};
 use pipe_stage::{
     Context, Failure, Reference,
     manifest::{self, Manifest},
@@ -23,8 +21,10 @@ enum Unfit {
     Sha256OfMany { source_text: String, files: usize },
     #[error("{source_text} has the BLAKE3 {found}, the pipeline asks for {expected}")]
     Blake3 { source_text: String, expected: String, found: String },
-    #[error("the cache has {have} of {source_text}, but not {missing}")]
-    Incomplete { source_text: String, have: usize, missing: String },
+    #[error("offline, nobody can tell whether the cache has all files of {source_text}")]
+    Unproven { source_text: String },
+    #[error("offline, and the cache has no `{missing}` of {source_text}")]
+    Incomplete { source_text: String, missing: String },
 }
 
 /// The reference of a source that may come to stand for other bytes. A commit and a file with a digest may not.
@@ -64,6 +64,9 @@ fn run_with(config: &Config, source: &Source, context: &Context, settings: Setti
         let what = repository.path.as_ref().map_or_else(|| repository.name(), |_| repository.to_string());
         return Err(failure(Error::Missing { what, hint: "check the path: the repository has no file there" }));
     }
+    if let (Source::Repository(repository), true) = (source, is_offline) {
+        check_named(config, repository, &listed)?;
+    }
     let mut files = selection::select(config, source, listed).map_err(|error| {
         let hint = error.hint();
         Failure::from(error).hint(hint)
@@ -81,9 +84,6 @@ fn run_with(config: &Config, source: &Source, context: &Context, settings: Setti
     let output = context.output();
     let order = Order { source, pin, files: &files, promised_by, partial: &partial, output: &output };
     let report = fetcher.fetch(&order, &watch).map_err(failure)?;
-    if is_offline && matches!(source, Source::Repository(_)) {
-        complete(config, &files, context)?;
-    }
     check_blake3(config, &files, context)?;
     context.figure("files", files.len());
     context.figure("bytes", report.bytes);
@@ -92,26 +92,41 @@ fn run_with(config: &Config, source: &Source, context: &Context, settings: Setti
     Ok(())
 }
 
-/// A cache may hold a part of a repository only. What its own files name must be there; what else there may be, nobody
-/// can tell without a network.
-fn complete(config: &Config, files: &[RemoteFile], context: &Context) -> Result<(), Failure> {
-    let have: HashMap<&str, &RemoteFile> = files.iter().map(|file| (file.path.as_str(), file)).collect();
-    let mut wanted = Vec::new();
-    for index in files.iter().filter(|file| file.path.ends_with(".safetensors.index.json")) {
-        let text = std::fs::read(context.output().join(&index.path))?;
-        let index: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
-        let shards = index.get("weight_map").and_then(serde_json::Value::as_object).into_iter().flatten();
-        wanted.extend(shards.filter_map(|(_, shard)| shard.as_str().map(str::to_owned)));
+/// The cache of a hub may hold some files of a commit only, and nobody can tell offline. What stands under the key of a
+/// commit must not depend on that: the pipeline itself must say which files are meant.
+fn check_named(config: &Config, repository: &Repository, listed: &[RemoteFile]) -> Result<(), Failure> {
+    let source_text = config.source.clone();
+    let have: Vec<_> = listed.iter().map(|file| file.path.clone()).collect();
+    let is_one_file = repository.path.as_deref().is_some_and(|path| {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        matches!(listed, [file] if file.path == name)
+    });
+    if is_one_file {
+        return Ok(());
     }
-    if files.iter().any(|file| file.path.ends_with(".safetensors")) && config.include.is_none() {
-        wanted.push("config.json".to_owned());
+    let is_exact = |pattern: &String| !pattern.ends_with('/') && !pattern.contains(['*', '?', '[', '{', '\\']);
+    let Some(include) = config.include.as_ref().filter(|include| include.iter().all(is_exact)) else {
+        // Quoted as JSON, which is YAML whatever the names are.
+        let names = selection::select(config, &Source::Repository(repository.clone()), listed.to_vec())
+            .map_or(have, |files| files.into_iter().map(|file| file.path).collect());
+        let names: Vec<_> = names.iter().map(|name| serde_json::Value::from(name.as_str()).to_string()).collect();
+        let hint = match names.len() {
+            0 => "run it where there is a network".to_owned(),
+            _ => format!(
+                "run it where there is a network, or name the files in the pipeline; the cache has \
+                 `include: [{}]`",
+                names.join(", ")
+            ),
+        };
+        return Err(Failure::environment(Unfit::Unproven { source_text }).hint(hint));
+    };
+    match include.iter().find(|name| !have.contains(name)) {
+        Some(missing) => {
+            let error = Unfit::Incomplete { source_text, missing: missing.clone() };
+            Err(Failure::environment(error).hint("fetch it where there is a network, or unset HF_HUB_OFFLINE"))
+        }
+        None => Ok(()),
     }
-    if let Some(missing) = wanted.into_iter().find(|name| !have.contains_key(name.as_str())) {
-        let error = Unfit::Incomplete { source_text: config.source.clone(), have: files.len(), missing };
-        return Err(Failure::environment(error).hint("fetch it where there is a network, or unset HF_HUB_OFFLINE"));
-    }
-    context.warn(format!("offline: taking the {} files that the cache has of {}", files.len(), config.source));
-    Ok(())
 }
 
 fn check_blake3(config: &Config, files: &[RemoteFile], context: &Context) -> Result<(), Failure> {

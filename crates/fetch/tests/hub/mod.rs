@@ -23,7 +23,7 @@ use axum::{
 use futures_util::{StreamExt, stream};
 use sha2::Digest as _;
 
-/// The commit that all branches are.
+/// The commit that all branches are until they move.
 pub(crate) const COMMIT: &str = "c1899de289a04d12100db370d81485cdf75e47ca";
 
 /// Files from this length on are stored elsewhere: asking for them redirects.
@@ -66,13 +66,44 @@ pub(crate) enum Fault {
     Longer,
     /// Another entity tag.
     Etag(&'static str),
+    /// A refusal with this status that tells in its body which `Authorization` was sent.
+    Echo(u16),
 }
 
 pub(crate) type Behaviour = Box<dyn Fn(&Asked) -> Option<Fault> + Send + Sync>;
 
+/// Bytes and SHA-256 by name.
+type Files = BTreeMap<String, (Bytes, String)>;
+
+fn files_of(files: impl IntoIterator<Item = (String, Bytes)>) -> Files {
+    let with_digest = |(name, bytes): (String, Bytes)| {
+        let digest = hex(&sha2::Sha256::digest(&bytes));
+        (name, (bytes, digest))
+    };
+    files.into_iter().map(with_digest).collect()
+}
+
+fn owned(files: &[(&str, Vec<u8>)]) -> Vec<(String, Bytes)> {
+    files.iter().map(|(name, bytes)| ((*name).to_owned(), Bytes::from(bytes.clone()))).collect()
+}
+
+impl Content {
+    /// The commit that all branches are now.
+    fn head(&self) -> &'static str {
+        self.later.lock().unwrap().last().map_or(COMMIT, |(commit, _)| commit)
+    }
+
+    /// The commit in its full length, if `revision` is one of the later ones.
+    fn later(&self, revision: &str) -> Option<(&'static str, Arc<Files>)> {
+        self.later.lock().unwrap().iter().find(|(commit, _)| *commit == revision).cloned()
+    }
+}
+
 /// What a server serves, and what it was asked.
 pub(crate) struct Content {
-    files: BTreeMap<String, (Bytes, String)>,
+    files: Files,
+    /// Commits after the first, and their files. All branches are the last.
+    later: Mutex<Vec<(&'static str, Arc<Files>)>>,
     pub(crate) log: Mutex<Vec<Asked>>,
     behaviour: Behaviour,
     /// Files on a page of the list.
@@ -100,8 +131,7 @@ impl Hub {
         files: &[(&str, Vec<u8>)],
         behaviour: impl Fn(&Asked) -> Option<Fault> + Send + Sync + 'static,
     ) -> Self {
-        let files = files.iter().map(|(name, bytes)| ((*name).to_owned(), Bytes::from(bytes.clone()))).collect();
-        Self::start(0, files, Box::new(behaviour), 1000, Vec::new())
+        Self::start(0, owned(files), Box::new(behaviour), 1000, Vec::new())
     }
 
     /// A hub whose list has `page` files on a page, and names beside those of files.
@@ -121,12 +151,9 @@ impl Hub {
         page: usize,
         listed_names: Vec<(String, String)>,
     ) -> Self {
-        let files = files.into_iter().map(|(name, bytes)| {
-            let digest = hex(&sha2::Sha256::digest(&bytes));
-            (name, (bytes, digest))
-        });
         let content = Arc::new(Content {
-            files: files.collect(),
+            files: files_of(files),
+            later: Mutex::default(),
             log: Mutex::default(),
             behaviour,
             page,
@@ -139,10 +166,20 @@ impl Hub {
         Self { address, content }
     }
 
+    /// All branches are `commit` from now on, with these files. What was there before is still given to who asks for it.
+    pub(crate) fn moves_to(&self, commit: &'static str, files: &[(&str, Vec<u8>)]) {
+        self.content.later.lock().unwrap().push((commit, Arc::new(files_of(owned(files)))));
+    }
+
     /// What was asked of files: name, range, and how many bytes were sent.
     pub(crate) fn asked_for(&self, file: &str) -> Vec<Asked> {
         let log = self.content.log.lock().unwrap();
         log.iter().filter(|asked| asked.file.as_deref() == Some(file)).cloned().collect()
+    }
+
+    /// The server that large files are redirected to.
+    pub(crate) fn store(&self) -> String {
+        self.content.store.lock().unwrap().clone()
     }
 
     /// How many bytes of a file were sent in all.
@@ -205,12 +242,26 @@ fn answer(content: &Content, request: &Request, is_store: bool) -> Response<Body
         let builder = if name.is_empty() { builder } else { builder.header(name, value) };
         return builder.body(Body::from(body)).unwrap();
     }
+    if let Some(Fault::Echo(status)) = fault {
+        let sent = asked.headers.get("authorization").map_or("nothing", |value| value.to_str().unwrap());
+        return refuse(status, &format!("who sends {sent} may not read this"));
+    }
     match parts.as_slice() {
         ["api", "v1", kind, _, _, "repo", "files" | "tree"] => model_scope_list(content, &query, *kind == "datasets"),
-        ["api", _, _, _, "revision", ..] => json(&format!("{{\"id\":\"x\",\"sha\":\"{COMMIT}\"}}"), None),
-        ["api", _, _, _, "tree", ..] => hugging_face_list(content, request, &query),
+        ["api", _, _, _, "revision", ..] => json(&format!("{{\"id\":\"x\",\"sha\":\"{}\"}}", content.head()), None),
+        ["api", _, _, _, "tree", commit, ..] => match content.later(commit) {
+            Some((_, files)) => hugging_face_list(content, &files, request, &query),
+            None => hugging_face_list(content, &content.files, request, &query),
+        },
         _ => match &asked.file {
-            Some(file) => bytes_of(content, &asked, file, fault),
+            Some(file) => {
+                let revision = parts.iter().position(|part| *part == "resolve").and_then(|at| parts.get(at + 1));
+                let stored = query.split('&').find_map(|pair| pair.strip_prefix("commit="));
+                match stored.or(revision.copied()).and_then(|revision| content.later(revision)) {
+                    Some((commit, files)) => bytes_of(content, commit, &files, &asked, file, fault),
+                    None => bytes_of(content, COMMIT, &content.files, &asked, file, fault),
+                }
+            }
             None => refuse(404, "Not Found"),
         },
     }
@@ -231,9 +282,9 @@ fn number_of(query: &str, name: &str) -> usize {
     value.and_then(|value| value.parse().ok()).unwrap_or(0)
 }
 
-fn hugging_face_list(content: &Content, request: &Request, query: &str) -> Response<Body> {
+fn hugging_face_list(content: &Content, files: &Files, request: &Request, query: &str) -> Response<Body> {
     let mut entries: Vec<String> = vec![r#"{"type":"directory","path":"folder","size":0,"oid":"0"}"#.to_owned()];
-    let named = content.files.iter();
+    let named = files.iter();
     let others = content.listed_names.iter().map(|(name, file)| (name, &content.files[file]));
     for (name, (bytes, sha256)) in named.chain(others) {
         let name = serde_json::to_string(name).unwrap();
@@ -289,8 +340,15 @@ fn model_scope_list(content: &Content, query: &str, is_dataset: bool) -> Respons
     )
 }
 
-fn bytes_of(content: &Content, asked: &Asked, file: &str, fault: Option<Fault>) -> Response<Body> {
-    let Some((bytes, sha256)) = content.files.get(file) else {
+fn bytes_of(
+    content: &Content,
+    commit: &str,
+    files: &Files,
+    asked: &Asked,
+    file: &str,
+    fault: Option<Fault>,
+) -> Response<Body> {
+    let Some((bytes, sha256)) = files.get(file) else {
         return Response::builder()
             .status(404)
             .header("x-error-code", "EntryNotFound")
@@ -302,8 +360,11 @@ fn bytes_of(content: &Content, asked: &Asked, file: &str, fault: Option<Fault>) 
         let store = content.store.lock().unwrap().clone();
         return Response::builder()
             .status(302)
-            .header("location", format!("{store}/store/{}?X-Amz-Signature=SIGNATURE", percent_encode(file)))
-            .header("x-repo-commit", COMMIT)
+            .header(
+                "location",
+                format!("{store}/store/{}?X-Amz-Signature=SIGNATURE&commit={commit}", percent_encode(file)),
+            )
+            .header("x-repo-commit", commit)
             .header("x-linked-etag", format!("\"{sha256}\""))
             .header("x-linked-size", bytes.len())
             .body(Body::empty())

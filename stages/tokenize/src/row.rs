@@ -155,9 +155,8 @@ impl RowReader {
 
     /// Says what `columns` has to do with it.
     fn explain(&self, mut bad: BadRow, fields: &Fields<'_>) -> BadRow {
-        let missing: Vec<_> = fields.without_column().collect();
         for (field, column) in self.columns.pairs() {
-            if bad.reason == Reason::UnknownShape && missing.contains(&field) {
+            if bad.reason == Reason::UnknownShape && fields.without_column().contains(&field) {
                 bad.detail.push_str(&format!("; it has no column `{column}`, which `columns` names for `{field}`"));
             } else if bad.reason != Reason::UnknownShape && bad.detail.contains(&format!("`{field}`")) {
                 bad.detail.push_str(&format!(" (`{field}` is the column `{column}`)"));

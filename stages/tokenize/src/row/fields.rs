@@ -12,6 +12,8 @@ pub(super) struct Fields<'a> {
     record: Record,
     /// What `columns` names, with the fields that it is for; null where this row has no such column.
     named: Vec<(&'a str, Value)>,
+    /// The fields of `named` without a column.
+    without_column: Vec<&'a str>,
 }
 
 impl<'a> Fields<'a> {
@@ -19,7 +21,8 @@ impl<'a> Fields<'a> {
         // Tables that were written as JSON have every column in every row.
         record.retain(|_, value| !value.is_null());
         let named = columns.find(&record);
-        Self { record, named }
+        let without_column = named.iter().filter(|(_, value)| value.is_null()).map(|(field, _)| *field).collect();
+        Self { record, named, without_column }
     }
 
     fn get(&self, field: &str) -> Option<&Value> {
@@ -49,8 +52,8 @@ impl<'a> Fields<'a> {
     }
 
     /// The fields that `columns` names a column for which this row does not have.
-    pub(super) fn without_column(&self) -> impl Iterator<Item = &'a str> {
-        self.named.iter().filter(|(_, value)| value.is_null()).map(|(field, _)| *field)
+    pub(super) fn without_column(&self) -> &[&'a str] {
+        &self.without_column
     }
 
     /// Text that the row must have.

@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 
 mod bad_rows;
+mod columns;
 mod formats;
+mod layouts;
 mod order;
 mod shapes;
 mod special;

@@ -7,6 +7,7 @@ mod hostile;
 mod init;
 mod names;
 mod odd;
+mod remote;
 mod reproduce;
 mod runs;
 mod secrets;

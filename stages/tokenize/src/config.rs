@@ -7,6 +7,8 @@ use pipe_stage::{Problems, Validate};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::template::PromptTemplate;
+
 use crate::Shape;
 
 /// How a `tokenize` stage makes samples of rows.
@@ -24,9 +26,14 @@ pub struct Config {
     /// lists: `answers.text.0`. Rows are then of a shape that knows all of these fields. Default: none, columns are
     /// called what the fields are.
     pub columns: BTreeMap<String, String>,
-    /// Keep this many tokens of a row, counted from its start, 1 or more. Default 384.
+    /// The most tokens that a sample may have, 1 or more; `on_too_long` says what becomes of longer rows. Default 384.
     #[schemars(range(min = 1))]
     pub max_length: u64,
+    /// What becomes of rows of more than `max_length` tokens. Default `truncate`.
+    pub on_too_long: OnTooLong,
+    /// At which side `on_too_long: truncate` takes tokens away, as the tokenizer's `truncation_side` in Transformers does.
+    /// Default `right`.
+    pub truncation_side: TruncationSide,
     /// Samples are never padded, training packs them: must be false. Default false.
     pub padding: bool,
     /// Which tokens the loss counts. Default `all`.
@@ -41,6 +48,19 @@ pub struct Config {
     /// `enable_thinking: false`, or `date_string: 24 Nov 2026`. What then belongs to the generation prompt, such as the
     /// empty thinking block of Qwen3, is not counted as the assistant's. Default: none.
     pub chat_template_kwargs: BTreeMap<String, serde_json::Value>,
+    /// System prompts: every conversation without a system message of its own draws one of these, and gets it as its first
+    /// message. Others, and rows that are no conversations, stay as they are. Default: none.
+    pub system_prompts: Vec<String>,
+    /// Texts with `{prompt}` in them: every row draws one, and its first user message, or the `prompt` of
+    /// `prompt`/`completion`, is put in that place. Braces are written as in Python's `str.format`: `{{` and `}}` stand for
+    /// one. Rows without a prompt stay as they are. Default: none.
+    pub prompt_templates: Vec<String>,
+    /// How often the data is gone through, 1 to 1,000,000: all of it once, then all of it again, where no row draws the same
+    /// system prompt or template twice before it has drawn all of them. Default 1.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub repeat: u32,
+    /// Seeds what rows draw, 0 to 2^64 - 1. Default 42.
+    pub seed: u64,
     /// What to do with a row that cannot be used. Default `fail`.
     pub on_bad_row: OnBadRow,
     /// Rows that a thread takes at once, 1 or more. Default 256.
@@ -49,6 +69,26 @@ pub struct Config {
     /// Threads, 1 or more. Default: the stage's `cpus`, else all cores.
     #[schemars(range(min = 1), extend("x-execution-only" = true))]
     pub num_proc: Option<u64>,
+}
+
+/// What becomes of rows that are too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnTooLong {
+    /// They lose tokens.
+    Truncate,
+    /// They are left out, and counted.
+    Drop,
+}
+
+/// Where tokens are taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TruncationSide {
+    /// At the end.
+    Right,
+    /// At the beginning.
+    Left,
 }
 
 /// Which tokens the loss counts.
@@ -90,11 +130,17 @@ impl Default for Config {
             shape: None,
             columns: BTreeMap::new(),
             max_length: 384,
+            on_too_long: OnTooLong::Truncate,
+            truncation_side: TruncationSide::Right,
             padding: false,
             loss_on: LossOn::All,
             add_eos: false,
             special_tokens_in_text: SpecialTokensInText::Text,
             chat_template_kwargs: BTreeMap::new(),
+            system_prompts: Vec::new(),
+            prompt_templates: Vec::new(),
+            repeat: 1,
+            seed: 42,
             on_bad_row: OnBadRow::Fail,
             batch_size: 256,
             num_proc: None,
@@ -113,6 +159,16 @@ impl Validate for Config {
             let path = format!("chat_template_kwargs.{name}");
             problems.at_with_help(&path, "is what the stage itself hands to the template", "remove it");
         }
+        for (index, text) in self.system_prompts.iter().enumerate() {
+            problems.require(!text.is_empty(), &format!("system_prompts.{index}"), "must not be empty");
+        }
+        for (index, text) in self.prompt_templates.iter().enumerate() {
+            if let Err(error) = PromptTemplate::parse(text) {
+                let help = "write {prompt} where the row's prompt belongs, and {{ or }} for a brace";
+                problems.at_with_help(&format!("prompt_templates.{index}"), error.to_string(), help);
+            }
+        }
+        problems.require((1..=1_000_000).contains(&self.repeat), "repeat", "must be from 1 to 1,000,000");
         problems.require(self.batch_size >= 1, "batch_size", "must be at least 1");
         problems.require(self.num_proc != Some(0), "num_proc", "must be at least 1");
     }

@@ -6,7 +6,7 @@ use pipe_samples::{IGNORED, Sample};
 use pipe_text::{ChatTemplate, Conversation, SpecialInText, Tokenizer};
 
 use crate::{
-    Config, Error, LossOn, SpecialTokensInText,
+    Config, Error, LossOn, OnTooLong, SpecialTokensInText, TruncationSide,
     model::Model,
     row::{BadRow, Reason, Row},
 };
@@ -16,6 +16,8 @@ pub(crate) struct Encoder<'a> {
     model: &'a Model,
     loss_on: LossOn,
     max_length: usize,
+    on_too_long: OnTooLong,
+    truncation_side: TruncationSide,
     eos: Option<u32>,
     special: SpecialInText,
 }
@@ -24,14 +26,29 @@ pub(crate) struct Encoder<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Encoded {
     pub(crate) sample: Sample,
-    /// Whether ids were cut off.
-    pub(crate) truncated: bool,
+    /// What became of it if it was longer than `max_length`.
+    pub(crate) length: Length,
     /// Whether it ends a completion without an end token, which nobody can want.
     pub(crate) open_ended: bool,
     /// Special tokens that stand in its own text, whatever they are taken for.
     pub(crate) special_in_text: u64,
     /// What became of the tokens that close the assistant's turns.
     pub(crate) ends: Ends,
+}
+
+/// What becomes of a row by its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// It fits.
+    Fits,
+    /// It has lost tokens.
+    Truncated {
+        tokens: u64,
+        /// Whether the loss counted some of its tokens, and now counts none.
+        untrained: bool,
+    },
+    /// It must be left out.
+    TooLong,
 }
 
 /// What becomes of the tokens that close the assistant's turns in a row.
@@ -99,6 +116,8 @@ impl<'a> Encoder<'a> {
             model,
             loss_on: config.loss_on,
             max_length: usize::try_from(config.max_length).unwrap_or(usize::MAX),
+            on_too_long: config.on_too_long,
+            truncation_side: config.truncation_side,
             eos: if config.add_eos { Some(eos.ok_or(Error::NoEos)?) } else { None },
             special: match config.special_tokens_in_text {
                 SpecialTokensInText::Text => SpecialInText::Text,
@@ -126,9 +145,7 @@ impl<'a> Encoder<'a> {
     }
 
     fn cut(&self, mut sample: Sample, ends: Option<&[u32]>, open_ended: bool, special_in_text: u64) -> Encoded {
-        let truncated = sample.input_ids.len() > self.max_length;
-        sample.input_ids.truncate(self.max_length);
-        sample.labels.truncate(self.max_length);
+        let length = self.shorten(&mut sample);
         let trained = |id: &u32| sample.labels.iter().any(|label| u32::try_from(*label) == Ok(*id));
         let ends = match ends {
             None => Ends::Any,
@@ -136,7 +153,29 @@ impl<'a> Encoder<'a> {
             Some(ends) if ends.iter().any(trained) => Ends::Trained,
             Some(_) => Ends::Cut,
         };
-        Encoded { sample, truncated, open_ended, special_in_text, ends }
+        Encoded { sample, length, open_ended, special_in_text, ends }
+    }
+
+    fn shorten(&self, sample: &mut Sample) -> Length {
+        let over = sample.input_ids.len().saturating_sub(self.max_length);
+        if over == 0 {
+            return Length::Fits;
+        }
+        if self.on_too_long == OnTooLong::Drop {
+            return Length::TooLong;
+        }
+        let trained = sample.view().trained() > 0;
+        match self.truncation_side {
+            TruncationSide::Right => {
+                sample.input_ids.truncate(self.max_length);
+                sample.labels.truncate(self.max_length);
+            }
+            TruncationSide::Left => {
+                sample.input_ids.drain(..over);
+                sample.labels.drain(..over);
+            }
+        }
+        Length::Truncated { tokens: over as u64, untrained: trained && sample.view().trained() == 0 }
     }
 
     fn messages(

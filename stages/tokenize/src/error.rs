@@ -55,6 +55,14 @@ pub enum Error {
         /// The counts of bad rows, as text.
         bad: String,
     },
+    /// A text that is no prompt template.
+    #[error("prompt_templates.{index} {source}")]
+    PromptTemplate {
+        /// Which one, from 0.
+        index: usize,
+        /// Why not.
+        source: crate::PromptTemplateError,
+    },
     /// Nothing came out.
     #[error("none of {rows} rows gives a sample{bad}")]
     NoSamples {

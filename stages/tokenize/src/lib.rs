@@ -1,8 +1,10 @@
 //! The kind `tokenize`: turns rows of data into token samples.
 //!
 //! One thread reads rows, several turn them into samples, one writes: `run`. What a row may look like stands in `row`,
-//! how it becomes ids and labels in `encode`.
+//! what it draws in `augment`, how it
+//! becomes ids and labels in `encode`.
 
+mod augment;
 mod config;
 mod encode;
 mod error;
@@ -11,11 +13,13 @@ mod row;
 mod run;
 mod shapes;
 mod tally;
+mod template;
 
-pub use config::{Config, LossOn, OnBadRow, SpecialTokensInText};
+pub use config::{Config, LossOn, OnBadRow, OnTooLong, SpecialTokensInText, TruncationSide};
 pub use error::Error;
 use pipe_stage::{Context, Failure, Kind, Port, Stage};
 pub use row::Shape;
+pub use template::PromptTemplateError;
 
 /// The kind `tokenize`.
 pub struct Tokenize;

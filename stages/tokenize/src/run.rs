@@ -19,9 +19,10 @@ use pipe_stage::{Context, Failure};
 
 use crate::{
     Config, Error, OnBadRow, SpecialTokensInText,
-    encode::{Encoded, Encoder, Trouble},
+    augment::{Augmenter, Drawn},
+    encode::{Encoded, Encoder, Length, Trouble},
     model::Model,
-    row::{BadRow, RowReader},
+    row::{BadRow, Row, RowReader, Shape},
     shapes::Shapes,
     tally::{Place, Tally},
 };
@@ -32,23 +33,28 @@ pub(crate) fn run(config: &Config, context: &Context) -> Result<(), Failure> {
     context.info(describe(&found));
     let files = found.files;
     let model = Model::load(context.input("model")?, &config.chat_template_kwargs)?;
-    let encoder = Encoder::new(config, &model)?;
-    let reader = RowReader::new(config.shape, &config.columns);
+    let maker = Maker {
+        reader: RowReader::new(config.shape, &config.columns),
+        augmenter: Augmenter::new(config)?,
+        encoder: Encoder::new(config, &model)?,
+        files: &files,
+    };
     let writer = Writer::create(&context.output())?;
-    let (tally, totals) = encode_all(config, context, &files, &options, (&reader, &encoder), writer)?;
-    if let Some((field, column)) = reader.columns.never_seen().filter(|_| tally.rows > 0) {
+    let (tally, totals) = encode_all(config, context, &options, &maker, writer)?;
+    if let Some((field, column)) = maker.reader.columns.never_seen().filter(|_| tally.rows > 0) {
         let (field, column) = (field.to_owned(), column.to_owned());
         return Err(Error::NoColumn { rows: tally.rows, field, column, bad: tally.describe() }.into());
     }
+    let too_long = tally.too_long_told(config.max_length);
     if totals.rows == 0 {
-        return Err(Error::NoSamples { rows: tally.rows, bad: tally.describe() }.into());
+        return Err(Error::NoSamples { rows: tally.rows, bad: format!("{too_long}{}", tally.describe()) }.into());
     }
     if totals.trained_tokens == 0 {
         return Err(Error::NothingTrained { rows: totals.rows }.into());
     }
     if let Some(cut) = tally.never_ends() {
         let hint = if cut {
-            "raise `max_length`, or leave long rows out before"
+            "raise `max_length`, or set `on_too_long: drop` or `truncation_side: left`"
         } else {
             "give the input `model` a chat template that closes turns with a special token, such as <|im_end|>"
         };
@@ -56,6 +62,19 @@ pub(crate) fn run(config: &Config, context: &Context) -> Result<(), Failure> {
     }
     if tally.bad_rows() > 0 {
         context.warn(format!("left out {} of {} rows{}", tally.bad_rows(), tally.rows, tally.describe()));
+    }
+    if tally.too_long > 0 {
+        context.warn(format!("left out rows by `on_too_long`{too_long}"));
+    }
+    if tally.untrained > 0 {
+        context.warn(format!(
+            "{} samples have nothing left that the loss counts, because of `max_length`: raise it, or set \
+             `on_too_long: drop` or `truncation_side: left`",
+            tally.untrained
+        ));
+    }
+    if let Some(field) = tally.never_drawn() {
+        context.warn(format!("`{field}` is set, and no row is of a kind that draws one"));
     }
     if tally.open_ended > 0 {
         context.warn(format!(
@@ -81,38 +100,56 @@ pub(crate) fn run(config: &Config, context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What turns a batch into samples. Shared by all threads.
+struct Maker<'a> {
+    reader: RowReader,
+    augmenter: Augmenter,
+    encoder: Encoder<'a>,
+    files: &'a [DataFile],
+}
+
+/// A batch, and in which repeat it was read.
+struct Work {
+    batch: Batch,
+    repeat: u32,
+    reply: Reply,
+}
+
 /// What a thread made of a batch.
 struct Done {
-    rows: Vec<(Place, Result<Encoded, BadRow>)>,
+    rows: Vec<(Place, Made)>,
     shapes: Shapes,
     read_bytes: u64,
 }
+
+/// What became of a row.
+type Made = Result<(Drawn, Encoded), BadRow>;
 
 type Reply = SyncSender<Result<Done, Error>>;
 
 fn encode_all(
     config: &Config,
     context: &Context,
-    files: &[DataFile],
     options: &Options,
-    (reader, encoder): (&RowReader, &Encoder<'_>),
+    maker: &Maker<'_>,
     mut writer: Writer,
 ) -> Result<(Tally, Totals), Failure> {
     let threads = threads(config, context);
     let batch_rows = usize::try_from(config.batch_size).unwrap_or(usize::MAX);
-    let (work, todo) = sync_channel::<(Batch, Reply)>(threads);
+    let (work, todo) = sync_channel::<Work>(threads);
     let (order, replies) = sync_channel(2 * threads);
     let todo = &Mutex::new(todo);
-    let mut tally = Tally::default();
+    let mut tally = Tally::new(config);
+    let (files, repeats) = (maker.files, config.repeat);
     thread::scope(|scope| {
-        scope.spawn(move || read_all(files, options, batch_rows, &work, &order));
+        scope.spawn(move || read_all(files, options, batch_rows, repeats, &work, &order));
         for _ in 0..threads {
             scope.spawn(move || {
                 // The lock is held while waiting, not while encoding.
                 let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                while let Ok((batch, reply)) = next() {
+                while let Ok(Work { batch, repeat, reply }) = next() {
                     // A writer that has failed no longer waits for it.
-                    let _ = reply.send(encode_batch(reader, encoder, files, batch));
+                    let _ = reply.send(maker.encode_batch(batch, repeat));
                 }
             });
         }
@@ -133,48 +170,70 @@ fn read_all(
     files: &[DataFile],
     options: &Options,
     batch_rows: usize,
-    work: &SyncSender<(Batch, Reply)>,
+    repeats: u32,
+    work: &SyncSender<Work>,
     order: &SyncSender<Receiver<Result<Done, Error>>>,
 ) {
     let limits = Limits { rows: batch_rows, ..Limits::default() };
-    let read = pipe_records::read(files, options, limits, |batch| {
-        let (reply, result) = sync_channel(1);
-        order.send(result).is_ok() && work.send((batch, reply)).is_ok()
-    });
-    if let Err(error) = read {
-        let (reply, result) = sync_channel(1);
-        let _ = reply.send(Err(error.into()));
-        let _ = order.send(result);
+    for repeat in 0..repeats {
+        let mut wanted = true;
+        let read = pipe_records::read(files, options, limits, |batch| {
+            let (reply, result) = sync_channel(1);
+            wanted = order.send(result).is_ok() && work.send(Work { batch, repeat, reply }).is_ok();
+            wanted
+        });
+        if let Err(error) = read {
+            let (reply, result) = sync_channel(1);
+            let _ = reply.send(Err(error.into()));
+            let _ = order.send(result);
+            return;
+        }
+        if !wanted {
+            return;
+        }
     }
 }
 
-fn encode_batch(reader: &RowReader, encoder: &Encoder<'_>, files: &[DataFile], batch: Batch) -> Result<Done, Error> {
-    let (file, read_bytes) = (batch.file, batch.read_bytes);
-    let (mut rows, mut shapes) = (Vec::new(), Shapes::default());
-    let mut fatal = None;
-    batch.records(&mut |number, record| {
-        if fatal.is_some() {
-            return;
-        }
-        let row = record.map_err(BadRow::from).and_then(|record| reader.read(record)).map_err(Trouble::Row);
-        let encoded = match row.and_then(|(shape, row)| Ok((shape, encoder.encode(row)?))) {
-            Ok((shape, encoded)) => {
-                shapes.add(file, shape);
-                Ok(encoded)
-            }
-            Err(Trouble::Row(bad)) => Err(bad),
-            Err(Trouble::Missing(missing)) => {
-                fatal = Some(Error::Model { place: Place { file, number }.name(files), missing });
+impl Maker<'_> {
+    fn encode_batch(&self, batch: Batch, repeat: u32) -> Result<Done, Error> {
+        let (file, read_bytes) = (batch.file, batch.read_bytes);
+        let (mut rows, mut shapes) = (Vec::new(), Shapes::default());
+        let mut fatal = None;
+        batch.records(&mut |number, record| {
+            if fatal.is_some() {
                 return;
             }
-            Err(Trouble::Fatal(error)) => {
-                fatal = Some(error);
-                return;
-            }
-        };
-        rows.push((Place { file, number }, encoded));
-    });
-    fatal.map_or(Ok(Done { rows, shapes, read_bytes }), Err)
+            let place = Place { file, number };
+            let row = record.map_err(BadRow::from).and_then(|record| self.reader.read(record)).map_err(Trouble::Row);
+            let encoded = match row.and_then(|row| self.encode(row, place, repeat)) {
+                Ok((shape, drawn, encoded)) => {
+                    shapes.add(file, shape);
+                    Ok((drawn, encoded))
+                }
+                Err(Trouble::Row(bad)) => Err(bad),
+                Err(Trouble::Missing(missing)) => {
+                    fatal = Some(Error::Model { place: place.name(self.files), missing });
+                    return;
+                }
+                Err(Trouble::Fatal(error)) => {
+                    fatal = Some(error);
+                    return;
+                }
+            };
+            rows.push((place, encoded));
+        });
+        fatal.map_or(Ok(Done { rows, shapes, read_bytes }), Err)
+    }
+
+    fn encode(
+        &self,
+        (shape, mut row): (Shape, Row),
+        place: Place,
+        repeat: u32,
+    ) -> Result<(Shape, Drawn, Encoded), Trouble> {
+        let drawn = self.augmenter.augment(&mut row, place, repeat);
+        Ok((shape, drawn, self.encoder.encode(row)?))
+    }
 }
 
 /// What is read and what is not, in a sentence.
@@ -201,7 +260,7 @@ fn write_all(
     writer: &mut Writer,
     tally: &mut Tally,
 ) -> Result<(), Failure> {
-    let total_bytes = files.iter().map(|file| file.bytes).sum();
+    let total_bytes = files.iter().map(|file| file.bytes).sum::<u64>().saturating_mul(config.repeat.into());
     let mut read_bytes = 0;
     for reply in replies {
         // Without an answer its thread has panicked, and leaving the scope says so.
@@ -210,8 +269,12 @@ fn write_all(
         for (place, row) in done.rows {
             tally.rows += 1;
             match row {
-                Ok(encoded) => {
-                    tally.truncated += u64::from(encoded.truncated);
+                Ok((drawn, encoded)) => {
+                    tally.drawn(drawn);
+                    tally.length(encoded.length);
+                    if encoded.length == Length::TooLong {
+                        continue;
+                    }
                     tally.open_ended += u64::from(encoded.open_ended);
                     tally.ends(encoded.ends);
                     tally.special_in_text(encoded.special_in_text, || place.name(files));

@@ -1,6 +1,7 @@
 //! The stage as the engine runs it: a job in, a folder of samples and events out.
 #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 
+mod augment;
 mod bad_rows;
 mod columns;
 mod formats;
@@ -8,6 +9,7 @@ mod layouts;
 mod order;
 mod shapes;
 mod special;
+mod too_long;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -146,11 +148,16 @@ fn the_configuration_is_checked() {
     };
     assert_eq!(problems(json!({})), [""; 0]);
     let wrong = json!({ "max_length": 0, "padding": true, "batch_size": 0, "num_proc": 0,
+        "repeat": 0, "system_prompts": ["a", ""], "prompt_templates": ["{prompt}", "Q: {question}", "Q:"],
         "chat_template_kwargs": { "enable_thinking": false, "tools": [] } });
     let expected = [
         "max_length must be at least 1",
         "padding samples are never padded",
         "chat_template_kwargs.tools is what the stage itself hands to the template",
+        "system_prompts.1 must not be empty",
+        "prompt_templates.1 has {question}, and only {prompt} stands for something",
+        "prompt_templates.2 has no {prompt}, so it would leave out what the row asks",
+        "repeat must be from 1 to 1,000,000",
         "batch_size must be at least 1",
         "num_proc must be at least 1",
     ];

@@ -85,7 +85,7 @@ fn every_prompt_and_template_is_drawn_about_as_often() {
         assert_eq!(texts.iter().filter(|row| row.starts_with(&head)).count() as u64, prompts[index]);
     }
     // One says nothing about the other: a sixth of the rows for each pair.
-    let both = texts.iter().filter(|row| row.contains("Be kind.") && row.contains("Q: ")).count();
+    let both = texts.iter().filter(|row| row.contains("Be brief.") && row.contains("Q: ")).count();
     assert!((148..=252).contains(&both), "{both}");
     assert_eq!(outcome.figure("rows_with_own_system_prompt"), Some(&json!(0)));
 }
@@ -158,8 +158,9 @@ fn a_template_stands_around_the_first_question() {
 
 #[test]
 fn the_loss_counts_no_more_than_without() {
-    let prompt = json!({ "prompt": [{ "role": "user", "content": "a" }, { "role": "assistant", "content": "before" },
-        { "role": "user", "content": "b" }], "completion": [{ "role": "assistant", "content": "after" }] });
+    let message = |role: &str, content: &str| json!({ "role": role, "content": content });
+    let prompt = json!({ "prompt": [message("user", "a"), message("assistant", "before")],
+        "completion": [message("user", "b"), message("assistant", "after")] });
     let rows = lines([prompt, chat("a"), json!({ "prompt": "a", "completion": " b" })]);
     let trained = |config: Value| {
         let samples = run(&rows, with(config, json!({ "loss_on": "assistant" }))).samples();

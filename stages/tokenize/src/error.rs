@@ -44,7 +44,7 @@ pub enum Error {
     #[error("add_eos is set, and the input `model` names no end token: its tokenizer_config.json needs an eos_token")]
     NoEos,
     /// `columns` names what no row has.
-    #[error("none of {rows} rows has the column `{column}`, which `columns` names for `{field}`{bad}")]
+    #[error("none of {rows} rows has anything in the column `{column}`, which `columns` names for `{field}`{bad}")]
     NoColumn {
         /// Rows that were read.
         rows: u64,

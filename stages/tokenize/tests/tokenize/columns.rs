@@ -74,7 +74,7 @@ fn a_column_that_is_not_there_is_named() {
         "{\"instruction\": \"a\", \"output\": \"b\"}\n{\"instruction\": \"a\", \"output\": \"b\", \"context\": \"c\"}";
     assert_eq!(run(rows, json!({ "columns": { "input": "context" } })).ids().len(), 2);
     let never = run(rows, json!({ "columns": { "input": "contxt" } })).error();
-    assert_eq!(never, "none of 2 rows has the column `contxt`, which `columns` names for `input`");
+    assert_eq!(never, "none of 2 rows has anything in the column `contxt`, which `columns` names for `input`");
 }
 
 #[test]

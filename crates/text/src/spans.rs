@@ -12,7 +12,8 @@ impl ChatTemplate {
     /// the special token that closes the turn. Ascending and disjoint.
     ///
     /// A message is found by putting a marker in place of its content and rendering again: what precedes its turn is
-    /// then equal in both texts from their start, and what follows it from their end.
+    /// then equal in both texts from their start, and what follows it from their end. Several turns are looked for
+    /// with a marker each in one rendering first.
     ///
     /// # Errors
     /// If the template does not write a message's content once, or another message's text depends on it.
@@ -24,6 +25,9 @@ impl ChatTemplate {
     ) -> Result<Vec<Range<usize>>, Error> {
         let own = rendered.own_tokens(tokenizer);
         let marker = word(&rendered.text, "assistantcontent");
+        if let Some(spans) = self.spans_at_once(conversation, &rendered.text, &own, &marker, tokenizer) {
+            return Ok(spans);
+        }
         let mut messages = conversation.messages.to_vec();
         let mut spans: Vec<Range<usize>> = Vec::new();
         for (index, message) in conversation.messages.iter().enumerate() {
@@ -40,6 +44,55 @@ impl ChatTemplate {
             spans.push(span);
         }
         Ok(spans)
+    }
+
+    /// All turns with one rendering, in which each has a marker of its own; `None` if this cannot tell them. `own` are the
+    /// template's tokens in `text`.
+    ///
+    /// The markers may change nothing but the text between two of the template's tokens: then both texts have the same
+    /// tokens in the same order, and what stands between them is the same wherever there is no marker.
+    fn spans_at_once(
+        &self,
+        conversation: &Conversation<'_>,
+        text: &str,
+        own: &[Range<usize>],
+        marker: &str,
+        tokenizer: &Tokenizer,
+    ) -> Option<Vec<Range<usize>>> {
+        let says = |message: &Value| message.get("role").and_then(Value::as_str) == Some("assistant");
+        let turns = conversation.messages.iter().filter(|message| says(message)).count();
+        if turns < 2 {
+            return None;
+        }
+        let mut messages = conversation.messages.to_vec();
+        for (turn, message) in messages.iter_mut().filter(|message| says(message)).enumerate() {
+            *message = with_content(message, &format!("{marker}{turn:06}"));
+        }
+        let marked = self.render_told(&Conversation { messages: &messages, ..*conversation }, tokenizer).ok()?;
+        let marked_own = marked.own_tokens(tokenizer);
+        let mut spans: Vec<Range<usize>> = Vec::with_capacity(turns);
+        let (mut done, mut marked_done) = (0, 0);
+        for (token, marked_token) in own.iter().zip(&marked_own) {
+            let between = &marked.text[marked_done..marked_token.start];
+            if let Some((before, after)) = between.split_once(marker) {
+                let after = after.strip_prefix(&format!("{:06}", spans.len()))?;
+                let before = format!("{}{before}", &text[..done]);
+                let start = self.turn_start(&before, own, tokenizer);
+                let follows = spans.last().is_none_or(|last| last.end <= start) && start <= token.start;
+                if !follows || after.contains(marker) || !text.starts_with(&before[..start]) {
+                    return None;
+                }
+                spans.push(start..token.end);
+            } else if between != &text[done..token.start] {
+                return None;
+            }
+            if text[token.clone()] != marked.text[marked_token.clone()] {
+                return None;
+            }
+            (done, marked_done) = (token.end, marked_token.end);
+        }
+        let same = own.len() == marked_own.len() && text[done..] == marked.text[marked_done..];
+        (same && spans.len() == turns).then_some(spans)
     }
 
     /// One turn. `own` are the template's tokens in `text`.

@@ -339,9 +339,11 @@ impl Error {
             Self::Moved { .. } => {
                 "run with --refresh and the name of the stage to take what is there now, and commit pipe.lock".to_owned()
             }
-            Self::Name { .. } | Self::Names { .. } => {
-                "leave it out with `exclude`, or take what is needed with `include`".to_owned()
+            Self::Name { .. } => {
+                "nothing is taken from a list with such a name: take another revision, or the same from another server"
+                    .to_owned()
             }
+            Self::Names { .. } => "leave one out with `exclude`, or take what is needed with `include`".to_owned(),
             Self::Size { .. } | Self::Mismatch { promised_by: "the list of files", .. } => {
                 "the server or a mirror between is at fault: try again later, or from another HF_ENDPOINT".to_owned()
             }

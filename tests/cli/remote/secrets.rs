@@ -35,8 +35,8 @@ fn hidden() -> Vec<&'static str> {
     SECRETS.iter().map(|(_, value)| *value).filter(|value| !value.starts_with("AKIA")).chain([SIGNATURE]).collect()
 }
 
-fn search(what: &str, bytes: &[u8]) {
-    for secret in hidden() {
+fn search(what: &str, bytes: &[u8], secrets: &[&str]) {
+    for secret in secrets {
         let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
         assert!(!found, "{what} holds {secret}");
     }
@@ -44,15 +44,19 @@ fn search(what: &str, bytes: &[u8]) {
 
 /// Searches every file below `folder`. Returns how many there are.
 fn search_files(folder: &Path) -> usize {
+    search_files_for(folder, &hidden())
+}
+
+fn search_files_for(folder: &Path, secrets: &[&str]) -> usize {
     let mut count = 0;
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
-        search("a name", entry.file_name().as_encoded_bytes());
+        search("a name", entry.file_name().as_encoded_bytes(), secrets);
         let kind = entry.file_type().unwrap();
         if kind.is_dir() {
-            count += search_files(&entry.path());
+            count += search_files_for(&entry.path(), secrets);
         } else if kind.is_file() {
             count += 1;
-            search(&entry.path().display().to_string(), &fs::read(entry.path()).unwrap());
+            search(&entry.path().display().to_string(), &fs::read(entry.path()).unwrap(), secrets);
         }
     }
     count
@@ -60,8 +64,8 @@ fn search_files(folder: &Path) -> usize {
 
 fn searched(site: &Site, arguments: &[&str]) -> Ran {
     let ran = site.run_with(&SECRETS, arguments);
-    search(&format!("stdout of {arguments:?}"), ran.stdout.as_bytes());
-    search(&format!("stderr of {arguments:?}"), ran.stderr.as_bytes());
+    search(&format!("stdout of {arguments:?}"), ran.stdout.as_bytes(), &hidden());
+    search(&format!("stderr of {arguments:?}"), ran.stderr.as_bytes(), &hidden());
     ran
 }
 
@@ -90,7 +94,7 @@ fn no_token_is_in_anything_that_a_run_leaves() {
 
     assert!(search_files(site.project.folder.path()) > 20);
     for (entry, bytes) in read(&site.project.path("x.pipe")) {
-        search(&entry.path, &bytes);
+        search(&entry.path, &bytes, &hidden());
     }
     // The environment that the command saw was looked at.
     assert!(site.run(&["log", "environment"]).stdout.contains("PATH="));
@@ -125,4 +129,40 @@ fn no_token_is_in_what_a_failed_download_leaves() {
         }
         assert!(search_files(site.project.folder.path()) > 0);
     }
+}
+
+#[test]
+fn a_proxy_is_used_and_its_password_is_told_to_nobody_else() {
+    const PASSWORD: &str = "RecognisablePasswordOfTheProxy";
+    let site = Site::new(PIPELINE, Hub::new(&model(1)));
+    let proxy = site.hub.address.replace("http://", &format!("http://somebody:{PASSWORD}@"));
+    let through = |arguments: &[&str]| {
+        let hub = "http://hub.example";
+        let variables = [
+            ("HTTP_PROXY", proxy.as_str()),
+            ("http_proxy", &proxy),
+            ("HF_ENDPOINT", hub),
+            ("MODELSCOPE_ENDPOINT", hub),
+        ];
+        let ran = site.run_with(&variables, arguments);
+        assert!(!(ran.stdout.clone() + &ran.stderr).contains(PASSWORD), "{}{}", ran.stdout, ran.stderr);
+        ran
+    };
+    let ran = through(&["run", "p.yaml"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let log = site.hub.content.log.lock().unwrap().clone();
+    for asked in &log {
+        let is_told = asked.headers.contains_key("proxy-authorization");
+        assert_eq!(is_told, !asked.from_store, "{asked:?}");
+        assert!(asked.from_store || asked.headers["host"] == "hub.example", "{asked:?}");
+    }
+    assert_eq!(through(&["share", "last", "-o", "x.pipe", "--with-artifacts"]).code, 0);
+    search_files_for(site.project.folder.path(), &[PASSWORD, "somebody:"]);
+
+    let site = Site::new(PIPELINE, Hub::misbehaving(&model(1), |_| Some(Fault::Status(407, "", "", "who are you?"))));
+    let proxy = site.hub.address.replace("http://", &format!("http://somebody:{PASSWORD}@"));
+    let ran = site.run_with(&[("HTTP_PROXY", &proxy), ("HF_ENDPOINT", "http://hub.example")], &["run", "p.yaml"]);
+    assert!(ran.code == 3 && ran.stderr.contains("answers 407: who are you?"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains(PASSWORD), "{}", ran.stderr);
+    search_files_for(site.project.folder.path(), &[PASSWORD]);
 }

@@ -24,6 +24,7 @@ const PIPELINE: &str = "\
 stages:
   model: { kind: download, with: { source: 'hf://org/name' } }
   other: { kind: download, with: { source: 'ms://org/name' } }
+  bucket: { kind: download, with: { source: 's3://bucket/data/' } }
   environment:
     kind: command
     inputs: { model: model }
@@ -63,7 +64,8 @@ fn search_files_for(folder: &Path, secrets: &[&str]) -> usize {
 }
 
 fn searched(site: &Site, arguments: &[&str]) -> Ran {
-    let ran = site.run_with(&SECRETS, arguments);
+    let store = [("AWS_ENDPOINT_URL", site.hub.address.as_str()), ("AWS_REGION", "eu-west-1"), ("RUST_LOG", "trace")];
+    let ran = site.run_with(&[&SECRETS[..], &store].concat(), arguments);
     search(&format!("stdout of {arguments:?}"), ran.stdout.as_bytes(), &hidden());
     search(&format!("stderr of {arguments:?}"), ran.stderr.as_bytes(), &hidden());
     ran
@@ -73,8 +75,8 @@ fn searched(site: &Site, arguments: &[&str]) -> Ran {
 fn no_token_is_in_anything_that_a_run_leaves() {
     let site = Site::new(PIPELINE, Hub::new(&model(1)));
     for arguments in [
-        &["run", "p.yaml"][..],
-        &["run", "p.yaml", "--force", "model", "--format", "json"],
+        &["run", "p.yaml", "environment", "other"][..],
+        &["run", "p.yaml", "environment", "--force", "model", "--format", "json"],
         &["runs", "show", "last"],
         &["runs", "show", "last", "--format", "json"],
         &["log", "environment"],
@@ -114,13 +116,23 @@ fn no_token_is_in_what_a_failed_download_leaves() {
     ];
     for (name, behaviour) in refusals {
         let site = Site::new(PIPELINE, Hub::misbehaving(&model(1), behaviour));
-        for arguments in [&["run", "p.yaml"][..], &["run", "p.yaml", "--format", "json"], &["run", "p.yaml", "other"]] {
+        for arguments in [
+            &["run", "p.yaml", "model"][..],
+            &["run", "p.yaml", "model", "--format", "json"],
+            &["run", "p.yaml", "other"],
+            &["run", "p.yaml", "bucket"],
+        ] {
             let ran = searched(&site, arguments);
             // ModelScope gives its files itself.
             let succeeds = name == "signed address" && arguments.contains(&"other");
             assert_eq!(ran.code == 0, succeeds, "{name}: {} {}{}", ran.code, ran.stdout, ran.stderr);
-            let is_shown = !name.starts_with("echo") || arguments.contains(&"other") || ran.stderr.contains("[secret]");
-            assert!(is_shown || arguments.contains(&"json"), "{name}: the server was not quoted: {}", ran.stderr);
+            let is_quoted = match arguments.get(2) {
+                _ if arguments.contains(&"json") => false,
+                Some(&"model") => name.starts_with("echo"),
+                Some(&"bucket") => name == "echo",
+                _ => false,
+            };
+            assert!(!is_quoted || ran.stderr.contains("[secret]"), "{name}: {}", ran.stderr);
         }
         for arguments in
             [&["log", "model"][..], &["runs", "show", "last"], &["share", "last", "--partial", "-o", "x.pipe"]]
@@ -148,7 +160,7 @@ fn a_proxy_is_used_and_its_password_is_told_to_nobody_else() {
         assert!(!(ran.stdout.clone() + &ran.stderr).contains(PASSWORD), "{}{}", ran.stdout, ran.stderr);
         ran
     };
-    let ran = through(&["run", "p.yaml"]);
+    let ran = through(&["run", "p.yaml", "environment", "other"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let log = site.hub.content.log.lock().unwrap().clone();
     for asked in &log {
@@ -161,7 +173,10 @@ fn a_proxy_is_used_and_its_password_is_told_to_nobody_else() {
 
     let site = Site::new(PIPELINE, Hub::misbehaving(&model(1), |_| Some(Fault::Status(407, "", "", "who are you?"))));
     let proxy = site.hub.address.replace("http://", &format!("http://somebody:{PASSWORD}@"));
-    let ran = site.run_with(&[("HTTP_PROXY", &proxy), ("HF_ENDPOINT", "http://hub.example")], &["run", "p.yaml"]);
+    let ran = site.run_with(
+        &[("HTTP_PROXY", &proxy), ("HF_ENDPOINT", "http://hub.example")],
+        &["run", "p.yaml", "environment", "other"],
+    );
     assert!(ran.code == 3 && ran.stderr.contains("answers 407: who are you?"), "{}", ran.stderr);
     assert!(!ran.stderr.contains(PASSWORD), "{}", ran.stderr);
     search_files_for(site.project.folder.path(), &[PASSWORD]);

@@ -14,7 +14,13 @@ use object_store::{
 };
 
 use super::{Body, FILES, Remote, RemoteFile, digest_of};
-use crate::{Error, Settings, client::Client, credentials, names, patience::Patience, redact::first_line};
+use crate::{
+    Error, Settings,
+    client::Client,
+    credentials, names,
+    patience::Patience,
+    redact::{Secrets, first_line},
+};
 
 /// The objects of a key or below a prefix.
 pub(super) struct Bucket {
@@ -22,6 +28,7 @@ pub(super) struct Bucket {
     bucket: String,
     key: String,
     offline: Option<&'static str>,
+    secrets: Secrets,
 }
 
 impl Bucket {
@@ -50,7 +57,8 @@ impl Bucket {
             .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
             .build();
         let store = store.map_err(|error| Error::Setup(error.to_string()))?;
-        Ok(Self { store, bucket: bucket.to_owned(), key: key.to_owned(), offline: settings.offline })
+        let (bucket, key) = (bucket.to_owned(), key.to_owned());
+        Ok(Self { store, bucket, key, offline: settings.offline, secrets: Secrets::of(settings) })
     }
 
     fn address(&self, key: &str) -> String {
@@ -60,11 +68,13 @@ impl Bucket {
     fn explain(&self, error: object_store::Error, key: &str) -> Error {
         use object_store::Error as Store;
         let address = self.address(key);
-        let text = innermost(&error);
+        // Before it is cut: half a secret would not be found.
+        let text = self.secrets.hide(&innermost(&error));
         // Lists are refused as if the server were broken.
-        let is_refused = text.contains("403 Forbidden") || text.contains("401 Unauthorized");
+        let is_refused =
+            status(&text).is_some_and(|status| (400..500).contains(&status) && ![408, 425, 429].contains(&status));
         let transient = match &error {
-            Store::NotFound { .. } => {
+            _ if status(&text) == Some(404) || matches!(error, Store::NotFound { .. }) => {
                 return Error::Missing { what: address, hint: "check bucket and key; a prefix ends in `/`" };
             }
             Store::Precondition { .. } => return Error::Changing { path: address },
@@ -139,6 +149,11 @@ impl Bucket {
         let pin = digest_of(&files, extra);
         Ok((files, pin))
     }
+}
+
+/// The HTTP status that an error's text names: `Server returned non-2xx status code: 403 Forbidden: ...`.
+fn status(text: &str) -> Option<u16> {
+    text.split_once("status code: ")?.1.get(..3)?.parse().ok()
 }
 
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {

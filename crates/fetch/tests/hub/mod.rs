@@ -66,7 +66,7 @@ pub(crate) enum Fault {
     Longer,
     /// Another entity tag.
     Etag(&'static str),
-    /// A refusal with this status that tells in its body which `Authorization` was sent.
+    /// A refusal with this status that tells in its body which tokens were sent.
     Echo(u16),
 }
 
@@ -243,8 +243,9 @@ fn answer(content: &Content, request: &Request, is_store: bool) -> Response<Body
         return builder.body(Body::from(body)).unwrap();
     }
     if let Some(Fault::Echo(status)) = fault {
-        let sent = asked.headers.get("authorization").map_or("nothing", |value| value.to_str().unwrap());
-        return refuse(status, &format!("who sends {sent} may not read this"));
+        let sent = ["x-amz-security-token", "authorization"].map(|name| asked.headers.get(name));
+        let sent: Vec<_> = sent.into_iter().flatten().map(|value| value.to_str().unwrap()).collect();
+        return refuse(status, &format!("who sends {} may not read this", sent.join(" and ")));
     }
     match parts.as_slice() {
         ["api", "v1", kind, _, _, "repo", "files" | "tree"] => model_scope_list(content, &query, *kind == "datasets"),

@@ -11,4 +11,4 @@ mod settle;
 mod tests;
 
 pub use file::{FILE_NAME, Pins, PinsError};
-pub use settle::{SettleError, Settled, settle};
+pub use settle::{Cause, SettleError, Settled, Told, settle};

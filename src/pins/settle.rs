@@ -34,19 +34,50 @@ pub enum SettleError {
         stage: StageName,
     },
     /// The other machine could not be asked, or does not know the name.
-    #[error("cannot find out what `{name}` of the stage `{stage}` stands for: {}", chain.join(": "))]
+    #[error("cannot find out what `{name}` of the stage `{stage}` stands for")]
     Unknown {
         /// The stage.
         stage: StageName,
         /// The name.
         name: String,
-        /// The error and its causes, outermost first.
-        chain: Vec<String>,
+        /// Why not.
+        source: Cause,
         /// What to do about it.
         hint: Option<String>,
         /// Whose fault it is.
         class: FailureClass,
     },
+}
+
+/// What a kind says of why it could not find out, with what that came from.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Cause {
+    message: String,
+    source: Option<Box<Cause>>,
+}
+
+impl Cause {
+    /// Of a failure.
+    fn of(failure: &Failure) -> Self {
+        let mut messages = failure.chain().into_iter().rev();
+        let innermost = Self { message: messages.next().unwrap_or_default(), source: None };
+        messages.fold(innermost, |source, message| Self { message, source: Some(Box::new(source)) })
+    }
+}
+
+/// What [`settle`] tells on the way.
+#[derive(Debug, Clone, Copy)]
+pub enum Told<'a> {
+    /// It is about to ask, which may take a while.
+    Asks {
+        /// The stage that names it.
+        stage: &'a StageName,
+        /// The name.
+        name: &'a str,
+    },
+    /// It knows.
+    Knows(&'a Settled),
 }
 
 /// The pins of all that the `stages` name. What nothing is known of is asked for, and so is what the stages `refreshed`
@@ -59,7 +90,7 @@ pub fn settle(
     stages: &IndexSet<StageName>,
     refreshed: &[StageName],
     runners: &[Runner],
-    mut told: impl FnMut(&Settled),
+    mut told: impl FnMut(Told<'_>),
 ) -> Result<Pins, SettleError> {
     let specs = || stages.iter().filter_map(|stage| pipeline.stages.get(stage));
     for stage in refreshed {
@@ -80,10 +111,11 @@ pub fn settle(
         if !wanted || !asked.insert(&reference.name) {
             continue;
         }
+        told(Told::Asks { stage: &spec.name, name: &reference.name });
         match resolve(spec, reference, runners) {
             Ok(to) => {
                 found.set(&reference.name, &to);
-                told(&Settled { stage: spec.name.clone(), name: reference.name.clone(), from, to });
+                told(Told::Knows(&Settled { stage: spec.name.clone(), name: reference.name.clone(), from, to }));
             }
             Err(error) => {
                 ended = Err(error);
@@ -106,7 +138,7 @@ fn resolve(spec: &StageSpec, reference: &Reference, runners: &[Runner]) -> Resul
     resolved.map_err(|failure| SettleError::Unknown {
         stage: spec.name.clone(),
         name: reference.name.clone(),
-        chain: failure.chain(),
+        source: Cause::of(&failure),
         hint: failure.hint_text().map(str::to_owned),
         class: failure.class(),
     })

@@ -260,6 +260,9 @@ impl Sink for Human {
                 let holder = holder.as_deref().unwrap_or("another process");
                 self.print(&format!("waiting for {holder}, which cleans the cache up (pipe cache gc)"));
             }
+            Event::Pinning { stage, name } => {
+                self.print(&format!("{}: asks what {} is", format::printable(stage), format::printable(name)));
+            }
             Event::Pinned { stage, name, from, to } => {
                 let (name, to) = (format::printable(name), format::printable(to));
                 let told = match from.as_deref().map(format::printable) {

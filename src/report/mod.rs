@@ -17,7 +17,7 @@ use indexmap::IndexMap;
 use pipe_stage::{Digest, FailureClass, Level};
 use serde::Serialize;
 
-use crate::pins::Settled;
+use crate::pins::{Settled, Told};
 
 pub use format::{amount, bytes, count, duration, measurement, moment, padded, plural, printable, short_moment, width};
 pub use human::Human;
@@ -55,7 +55,14 @@ pub enum Event {
         /// Who is at it, as far as that is known.
         holder: Option<String>,
     },
-    /// It was asked what the name of something elsewhere stands for; before the run begins.
+    /// Another machine is asked what the name of something stands for; before the run begins.
+    Pinning {
+        /// The stage that names it.
+        stage: String,
+        /// The name.
+        name: String,
+    },
+    /// It answered.
     Pinned {
         /// The stage that names it.
         stage: String,
@@ -66,7 +73,7 @@ pub enum Event {
         /// What it stands for.
         to: String,
     },
-    /// The first event, but for [`Event::CacheBusy`] and [`Event::Pinned`].
+    /// The first event, but for [`Event::CacheBusy`], [`Event::Pinning`] and [`Event::Pinned`].
     RunStarted {
         /// The run's id.
         run: String,
@@ -238,10 +245,14 @@ pub enum Outcome {
     Cancelled,
 }
 
-impl Event {
-    /// What was found out about a name.
-    pub(crate) fn pinned(Settled { stage, name, from, to }: &Settled) -> Self {
-        Self::Pinned { stage: stage.to_string(), name: name.clone(), from: from.clone(), to: to.clone() }
+impl From<Told<'_>> for Event {
+    fn from(told: Told<'_>) -> Self {
+        match told {
+            Told::Asks { stage, name } => Self::Pinning { stage: stage.to_string(), name: name.to_owned() },
+            Told::Knows(Settled { stage, name, from, to }) => {
+                Self::Pinned { stage: stage.to_string(), name: name.clone(), from: from.clone(), to: to.clone() }
+            }
+        }
     }
 }
 

@@ -57,6 +57,7 @@ impl Sink for StageLogs {
                 self.open.remove(stage);
             }
             Event::CacheBusy { .. }
+            | Event::Pinning { .. }
             | Event::Pinned { .. }
             | Event::RunStarted { .. }
             | Event::StageSkipped(_)

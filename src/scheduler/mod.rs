@@ -149,7 +149,7 @@ pub fn run(pipeline: &Pipeline, home: &Home, options: &Options, sink: &mut dyn S
         tracing::warn!(error = &error as &dyn std::error::Error, "scratch of earlier runs is left");
     }
     strays::adopt();
-    let told = |settled: &pins::Settled| sink.event(&Event::pinned(settled));
+    let told = |told: pins::Told<'_>| sink.event(&told.into());
     let pins = pins::settle(pipeline, &selection.stages, &options.refresh, &options.runners, told)?;
     let outlook = Outlook::new(pipeline, home, graph, selection, &pins)?;
     outlook.refuse_excess(&options.resources)?;

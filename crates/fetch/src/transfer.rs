@@ -20,7 +20,7 @@ use crate::{
     digest::Hasher,
     part::Part,
     patience::Patience,
-    remote::Remote,
+    remote::{Remote, Wanted},
 };
 
 /// What is hashed at a time, bytes.
@@ -195,7 +195,8 @@ impl Transfer {
         let tag = self.etag.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let shared = &self.shared;
         let asked_range = range.is_some();
-        let mut body = shared.remote.open(&shared.client, &shared.pin, &self.file, range, tag.as_deref()).await?;
+        let wanted = Wanted { pin: &shared.pin, file: &self.file, range, etag: tag.as_deref() };
+        let mut body = shared.remote.open(&shared.client, wanted).await?;
         {
             let mut tag = self.etag.lock().unwrap_or_else(PoisonError::into_inner);
             match (&*tag, &body.etag) {
@@ -270,7 +271,8 @@ impl Transfer {
 
     async fn attempt_whole(&self) -> Result<(), Error> {
         let shared = &self.shared;
-        let mut body = shared.remote.open(&shared.client, &shared.pin, &self.file, None, None).await?;
+        let wanted = Wanted { pin: &shared.pin, file: &self.file, range: None, etag: None };
+        let mut body = shared.remote.open(&shared.client, wanted).await?;
         let bytes = self.file.bytes.unwrap_or(u64::MAX);
         if body.total.is_some_and(|total| total != bytes) {
             return Err(self.size(&body.address, body.total.unwrap_or_default()));

@@ -23,7 +23,7 @@ pub use batch::{Batch, Limits, ROW_LIMIT_BYTES, read};
 pub use error::{Error, Fault, Reason};
 pub use find::{DataFile, Found, find};
 pub use formats::{Format, Options, TextDocument, Unit};
-pub use value::{parse as parse_json, parse_text as parse_json_text};
+pub use value::{describe, parse as parse_json, parse_text as parse_json_text};
 
 /// A row: its fields by name, in the order in which the file has them.
 pub type Record = serde_json::Map<String, serde_json::Value>;

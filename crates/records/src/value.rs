@@ -43,7 +43,8 @@ pub fn parse_text(text: &str, what: &str) -> Result<Value, Fault> {
     }
 }
 
-fn describe(value: &Value) -> &'static str {
+/// What a JSON value is, for messages: `text`, `a list`.
+pub fn describe(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",

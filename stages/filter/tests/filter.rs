@@ -1,33 +1,13 @@
 //! The stage as the engine runs it: samples in, fewer samples and figures out.
 #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    io::{self, Write},
-    path::Path,
-    sync::{Arc, Mutex},
-};
+use std::{fs, path::Path};
 
 use pipe_samples::{FILE_NAME, Sample, Samples, Writer};
-use pipe_stage::{
-    Artifact, Context, Digest, Event, Failure, Job, Kind, PROTOCOL, Problems, Resources, Stage, Validate,
-};
+use pipe_stage::Failure;
+use pipe_trial::Trial;
 use serde_json::{Value, json};
-use stage_filter::{Config, Filter};
-
-#[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use stage_filter::Filter;
 
 /// Runs the stage; gives what is left and the figures.
 fn run(samples: &[Sample], config: Value) -> Result<(Vec<Sample>, Value), Failure> {
@@ -42,42 +22,21 @@ fn run_with(
     cpus: Option<usize>,
 ) -> Result<(Vec<Sample>, Value, Vec<u8>), Failure> {
     let folder = tempfile::tempdir().unwrap();
-    let (input, output) = (folder.path().join("input"), folder.path().join("output"));
+    let input = folder.path().join("input");
     fs::create_dir_all(&input).unwrap();
-    fs::create_dir_all(output.join("out")).unwrap();
     let mut writer = Writer::create(&input).unwrap();
     for sample in samples {
         writer.write(sample.view()).unwrap();
     }
     writer.finish().unwrap();
-    let artifact = |path: &Path| vec![Artifact { path: path.to_owned(), digest: Digest::of(b"") }];
-    let mut inputs: BTreeMap<String, Vec<Artifact>> = [("samples".to_owned(), artifact(&input))].into();
-    inputs.extend(model.map(|model| ("model".to_owned(), artifact(model))));
-    let job = Job {
-        protocol: PROTOCOL,
-        kind: Filter::KIND.to_owned(),
-        stage: "kept".to_owned(),
-        config: config.clone(),
-        inputs,
-        user_files: [].into(),
-        pins: [].into(),
-        output: output.clone(),
-        work: folder.path().join("work"),
-        resume: folder.path().join("resume"),
-        resources: Resources { cpus, ..Resources::default() },
-    };
-    let sink = Sink::default();
-    let context = Context::new(job, Box::new(sink.clone()), Arc::default());
-    Filter::run(&serde_json::from_value(config).unwrap(), &context)?;
-    let mut figures = json!({});
-    for line in String::from_utf8(sink.0.lock().unwrap().clone()).unwrap().lines() {
-        if let Event::Figure { name, value } = serde_json::from_str(line).unwrap() {
-            figures[name] = value;
-        }
+    let mut trial = Trial::new(folder.path()).input("samples", &input).cpus(cpus);
+    if let Some(model) = model {
+        trial = trial.input("model", model);
     }
-    let left = Samples::load(&output.join("out")).unwrap();
+    let ran = trial.run::<Filter>(config).done()?;
+    let left = Samples::load(&ran.output()).unwrap();
     let owned = left.iter().map(|s| Sample { input_ids: s.input_ids.to_vec(), labels: s.labels.to_vec() });
-    Ok((owned.collect(), figures, fs::read(output.join("out").join(FILE_NAME)).unwrap()))
+    Ok((owned.collect(), ran.figures(), fs::read(ran.output().join(FILE_NAME)).unwrap()))
 }
 
 /// A sample of `length` ids from `first` on, all of them labels.
@@ -150,10 +109,9 @@ fn nothing_left_is_an_error_that_says_why() {
 
 #[test]
 fn the_configuration_is_checked() {
-    let problems = |config: Value| {
-        let mut problems = Problems::default();
-        serde_json::from_value::<Config>(config).unwrap().validate(&BTreeSet::new(), &mut problems);
-        problems.into_inner().into_iter().map(|(path, message, _)| format!("{path} {message}")).collect::<Vec<_>>()
+    let problems = |config: Value| -> Vec<String> {
+        let found = pipe_trial::problems::<Filter>(config, &[]).into_iter();
+        found.map(|(path, message, _)| format!("{path} {message}")).collect()
     };
     assert_eq!(problems(json!({ "min_length": 5, "max_length": 5 })), [""; 0]);
     assert_eq!(problems(json!({ "max_length": 31 })), ["max_length must be at least min_length, which is 32"]);

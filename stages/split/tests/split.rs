@@ -1,42 +1,27 @@
 //! The stage as the engine runs it: samples in, two parts out.
 #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 
-use std::{collections::BTreeSet, fs, sync::Arc};
+use std::fs;
 
 use pipe_samples::{Sample, Samples, Writer};
-use pipe_stage::{Artifact, Context, Digest, Failure, Job, Kind, PROTOCOL, Problems, Resources, Stage, Validate};
+use pipe_stage::Failure;
+use pipe_trial::Trial;
 use serde_json::{Value, json};
-use stage_split::{Config, Split};
+use stage_split::Split;
 
 /// Splits samples `0..rows`, each of one id, its number; gives the numbers of both parts.
 fn split(rows: u32, config: Value) -> Result<(Vec<u32>, Vec<u32>), Failure> {
     let folder = tempfile::tempdir().unwrap();
-    let (input, output) = (folder.path().join("input"), folder.path().join("output"));
-    for path in [input.clone(), output.join("train"), output.join("held_out")] {
-        fs::create_dir_all(path).unwrap();
-    }
+    let input = folder.path().join("input");
+    fs::create_dir_all(&input).unwrap();
     let mut writer = Writer::create(&input).unwrap();
     for row in 0..rows {
         writer.write(Sample { input_ids: vec![row], labels: vec![-100] }.view()).unwrap();
     }
     writer.finish().unwrap();
-    let job = Job {
-        protocol: PROTOCOL,
-        kind: Split::KIND.to_owned(),
-        stage: "parts".to_owned(),
-        config: config.clone(),
-        inputs: [("samples".to_owned(), vec![Artifact { path: input, digest: Digest::of(b"") }])].into(),
-        user_files: [].into(),
-        pins: [].into(),
-        output: output.clone(),
-        work: folder.path().join("work"),
-        resume: folder.path().join("resume"),
-        resources: Resources::default(),
-    };
-    let context = Context::new(job, Box::new(std::io::sink()), Arc::default());
-    Split::run(&serde_json::from_value(config).unwrap(), &context)?;
+    let ran = Trial::new(folder.path()).input("samples", &input).run::<Split>(config).done()?;
     let part = |name| {
-        let samples = Samples::load(&output.join(name)).unwrap();
+        let samples = Samples::load(&ran.output_named(name)).unwrap();
         samples.iter().map(|sample| sample.input_ids[0]).collect()
     };
     Ok((part("train"), part("held_out")))
@@ -98,10 +83,9 @@ fn no_part_may_be_empty() {
 
 #[test]
 fn the_configuration_is_checked() {
-    let problems = |config: Value| {
-        let mut problems = Problems::default();
-        serde_json::from_value::<Config>(config).unwrap().validate(&BTreeSet::new(), &mut problems);
-        problems.into_inner().into_iter().map(|(path, message, _)| format!("{path} {message}")).collect::<Vec<_>>()
+    let problems = |config: Value| -> Vec<String> {
+        let found = pipe_trial::problems::<Split>(config, &[]).into_iter();
+        found.map(|(path, message, _)| format!("{path} {message}")).collect()
     };
     assert_eq!(problems(json!({})), [""; 0]);
     for held_out in [0.0, 1.0, -0.5, 1e300] {

@@ -5,6 +5,7 @@
 //! becomes ids and labels in `encode`.
 
 mod augment;
+mod closing;
 mod config;
 mod encode;
 mod error;

@@ -3,8 +3,6 @@
 //! They have no commits: a digest of the list of objects, with their tags and versions, is the pin, and every part that
 //! is fetched must still have the tag that was listed.
 
-use std::ops::Range;
-
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::{
@@ -13,7 +11,7 @@ use object_store::{
     path::Path,
 };
 
-use super::{Body, FILES, Remote, RemoteFile, digest_of};
+use super::{Body, FILES, Remote, RemoteFile, Wanted, digest_of};
 use crate::{
     Error, Settings,
     client::Client,
@@ -187,14 +185,8 @@ impl Remote for Bucket {
         Ok(files)
     }
 
-    async fn open(
-        &self,
-        client: &Client,
-        _pin: &str,
-        file: &RemoteFile,
-        range: Option<Range<u64>>,
-        _etag: Option<&str>,
-    ) -> Result<Body, Error> {
+    async fn open(&self, client: &Client, wanted: Wanted<'_>) -> Result<Body, Error> {
+        let Wanted { file, range, .. } = wanted;
         let address = self.address(&file.key);
         // An empty range of an empty object is an error for some servers.
         let mut options = GetOptions::default().with_if_match(file.etag.clone());

@@ -2,16 +2,11 @@
 //!
 //! Large files carry their SHA-256, others the name that git gives their bytes.
 
-use std::ops::Range;
-
 use async_trait::async_trait;
-use reqwest::{
-    Url,
-    header::{self, HeaderMap},
-};
+use reqwest::header::{self, HeaderMap};
 use serde::Deserialize;
 
-use super::{Body, FILES, Remote, RemoteFile, part_of};
+use super::{Body, FILES, Remote, RemoteFile, Wanted, part_of, site::Site};
 use crate::{
     Digest, Error, Repository, Settings, cache,
     client::{Client, Request, secret},
@@ -24,9 +19,7 @@ const TOKEN: &str = "HF_TOKEN";
 
 /// A repository of the Hugging Face hub.
 pub(super) struct HuggingFace {
-    repository: Repository,
-    endpoint: Url,
-    secrets: HeaderMap,
+    site: Site,
     settings: Settings,
 }
 
@@ -56,22 +49,14 @@ impl HuggingFace {
     pub(super) fn new(repository: Repository, settings: &Settings) -> Self {
         let token = settings.hf_token.as_ref();
         let bearer = token.and_then(|token| secret(header::AUTHORIZATION, format!("Bearer {}", token.secret())));
-        let (endpoint, settings) = (settings.hf_endpoint.clone(), settings.clone());
-        Self { repository, endpoint, secrets: bearer.into_iter().collect(), settings }
-    }
-
-    /// An address below the endpoint. Each part is encoded as a whole, also a branch that has a `/`.
-    fn address<'a>(&'a self, before: &[&'a str], after: impl IntoIterator<Item = &'a str>) -> Url {
-        let mut url = self.endpoint.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(before).extend(self.repository.id.split('/')).extend(after);
-        }
-        url
+        let endpoint = settings.hf_endpoint.clone();
+        let site = Site { repository, endpoint, secrets: bearer.into_iter().collect() };
+        Self { site, settings: settings.clone() }
     }
 
     fn page(&self) -> String {
-        let datasets: &[&str] = if self.repository.is_dataset { &["datasets"] } else { &[] };
-        shown(&self.address(datasets, []))
+        let datasets: &[&str] = if self.site.repository.is_dataset { &["datasets"] } else { &[] };
+        shown(&self.site.address(datasets, []))
     }
 
     /// What a refusal means here.
@@ -81,22 +66,22 @@ impl HuggingFace {
             error => error,
         };
         let Error::Status { status, code, message, redirected, .. } = &error else { return error };
-        let with_token = !self.secrets.is_empty();
-        let (repository, page, variable) = (self.repository.id.clone(), self.page(), TOKEN);
+        let with_token = self.site.with_token();
+        let (repository, page, variable) = (self.site.repository.id.clone(), self.page(), TOKEN);
         let gated = code == "GatedRepo" || message.to_ascii_lowercase().contains("gated");
         match status {
             _ if *redirected => error,
             401 | 403 if gated => Error::Gated { repository, page, with_token, variable },
-            401 if with_token && code != "RepoNotFound" => Error::Token { host: self.host(), variable },
+            401 if with_token && code != "RepoNotFound" => Error::Token { host: self.site.host(), variable },
             401 | 403 => Error::NotForUs { repository, page, with_token, variable },
             404 if code == "RevisionNotFound" => self.missing_revision(),
             404 if code == "EntryNotFound" => Error::Missing {
-                what: format!("the file `{}` of {}", path.unwrap_or_default(), self.repository.name()),
+                what: format!("the file `{}` of {}", path.unwrap_or_default(), self.site.repository.name()),
                 hint: "check the path",
             },
             404 if with_token => Error::NotForUs { repository, page, with_token, variable },
             404 => Error::Missing {
-                what: format!("{} at {}", self.repository.id, self.host()),
+                what: format!("{} at {}", self.site.repository.id, self.site.host()),
                 hint: "check the name: data sets are written hf://datasets/ORG/NAME",
             },
             _ => error,
@@ -104,20 +89,16 @@ impl HuggingFace {
     }
 
     fn missing_revision(&self) -> Error {
-        let what = format!("the revision `{}` of {}", self.repository.revision, self.repository.id);
+        let what = format!("the revision `{}` of {}", self.site.repository.revision, self.site.repository.id);
         Error::Missing { what, hint: "name a branch, a tag or a commit of it; without `@` it is `main`" }
     }
 
-    fn host(&self) -> String {
-        shown(&self.endpoint).trim_end_matches('/').to_owned()
-    }
-
     async fn tree(&self, client: &Client, commit: &str) -> Result<Vec<Entry>, Error> {
-        let mut url = self.address(&["api", self.repository.plural()], ["tree", commit]);
+        let mut url = self.site.address(&["api", self.site.repository.plural()], ["tree", commit]);
         url.set_query(Some("recursive=true&expand=false"));
         let mut entries = Vec::new();
         loop {
-            let answer = client.json::<Vec<Entry>>(&Request::new(url.clone(), &self.secrets)).await;
+            let answer = client.json::<Vec<Entry>>(&Request::new(url.clone(), &self.site.secrets)).await;
             let (headers, page) = answer.map_err(|error| self.explain(error, None))?;
             let before = entries.len();
             entries.extend(page);
@@ -150,10 +131,11 @@ fn next_page(link: &str) -> Option<&str> {
 impl Remote for HuggingFace {
     async fn resolve(&self, client: &Client) -> Result<String, Error> {
         if self.settings.offline.is_some() {
-            return cache::offline_commit(&self.repository, &self.settings);
+            return cache::offline_commit(&self.site.repository, &self.settings);
         }
-        let url = self.address(&["api", self.repository.plural()], ["revision", &self.repository.revision]);
-        let answer = client.json::<Revision>(&Request::new(url.clone(), &self.secrets)).await;
+        let url =
+            self.site.address(&["api", self.site.repository.plural()], ["revision", &self.site.repository.revision]);
+        let answer = client.json::<Revision>(&Request::new(url.clone(), &self.site.secrets)).await;
         let (_, Revision { sha }) = answer.map_err(|error| self.explain(error, None))?;
         if Digest::git_blob(&sha).is_none() {
             return Err(Error::Answer { address: shown(&url), reason: "no commit".to_owned() });
@@ -164,8 +146,8 @@ impl Remote for HuggingFace {
     async fn list(&self, client: &Client, pin: &str) -> Result<Vec<RemoteFile>, Error> {
         if self.settings.offline.is_some() {
             return Ok(part_of(
-                cache::offline_files(&self.repository, pin, &self.settings)?,
-                self.repository.path.as_deref(),
+                cache::offline_files(&self.site.repository, pin, &self.settings)?,
+                self.site.repository.path.as_deref(),
             ));
         }
         let files = self.tree(client, pin).await?.into_iter().filter(|entry| entry.kind == "file").map(|entry| {
@@ -180,19 +162,13 @@ impl Remote for HuggingFace {
             }
             Ok(RemoteFile { key: entry.path.clone(), path: entry.path, bytes: Some(bytes), digest, etag: None })
         });
-        Ok(part_of(files.collect::<Result<_, Error>>()?, self.repository.path.as_deref()))
+        Ok(part_of(files.collect::<Result<_, Error>>()?, self.site.repository.path.as_deref()))
     }
 
-    async fn open(
-        &self,
-        client: &Client,
-        pin: &str,
-        file: &RemoteFile,
-        range: Option<Range<u64>>,
-        _etag: Option<&str>,
-    ) -> Result<Body, Error> {
-        let datasets: &[&str] = if self.repository.is_dataset { &["datasets"] } else { &[] };
-        let url = self.address(datasets, ["resolve", pin].into_iter().chain(file.key.split('/')));
+    async fn open(&self, client: &Client, wanted: Wanted<'_>) -> Result<Body, Error> {
+        let Wanted { pin, file, range, .. } = wanted;
+        let datasets: &[&str] = if self.site.repository.is_dataset { &["datasets"] } else { &[] };
+        let url = self.site.address(datasets, ["resolve", pin].into_iter().chain(file.key.split('/')));
         let address = shown(&url);
         let linked = |headers: &HeaderMap| {
             let value = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
@@ -217,7 +193,7 @@ impl Remote for HuggingFace {
                 _ => Ok(()),
             }
         };
-        let request = Request { range, ..Request::new(url, &self.secrets) };
+        let request = Request { range, ..Request::new(url, &self.site.secrets) };
         let mut body = client.open(&request, linked).await.map_err(|error| self.explain(error, Some(&file.key)))?;
         // The commit and the digest say which bytes these are; the stores behind the hub have tags of their own.
         body.etag = None;
@@ -238,10 +214,10 @@ mod tests {
         let Ok(Source::Repository(repository)) = "hf://a/b@refs/pr/1".parse() else { panic!() };
         let hub = HuggingFace::new(repository, &settings);
         assert_eq!(
-            hub.address(&["api", "models"], ["revision", "refs/pr/1"]).as_str(),
+            hub.site.address(&["api", "models"], ["revision", "refs/pr/1"]).as_str(),
             "http://h:1/hf/api/models/a/b/revision/refs%2Fpr%2F1"
         );
-        let file = hub.address(&[], "resolve/c/数 据/a?b#c%2F".split('/'));
+        let file = hub.site.address(&[], "resolve/c/数 据/a?b#c%2F".split('/'));
         assert!(file.query().is_none() && file.fragment().is_none());
         assert_eq!(file.path(), "/hf/a/b/resolve/c/%E6%95%B0%20%E6%8D%AE/a%3Fb%23c%252F");
     }

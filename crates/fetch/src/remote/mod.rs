@@ -3,6 +3,7 @@
 mod bucket;
 mod hugging_face;
 mod model_scope;
+mod site;
 mod web;
 
 use std::{ops::Range, sync::Arc};
@@ -31,6 +32,18 @@ pub struct RemoteFile {
     pub etag: Option<String>,
 }
 
+/// Bytes that somebody wants.
+pub(crate) struct Wanted<'a> {
+    /// What the source stands for.
+    pub(crate) pin: &'a str,
+    /// The file.
+    pub(crate) file: &'a RemoteFile,
+    /// Which bytes of it; all if that is `None`.
+    pub(crate) range: Option<Range<u64>>,
+    /// The entity tag that other parts of it had.
+    pub(crate) etag: Option<&'a str>,
+}
+
 /// Bytes on their way.
 pub(crate) struct Body {
     /// Whether they are the range that was asked for. Servers that do not know ranges send everything.
@@ -55,15 +68,8 @@ pub(crate) trait Remote: Send + Sync {
     /// The files of what `pin` stands for.
     async fn list(&self, client: &Client, pin: &str) -> Result<Vec<RemoteFile>, Error>;
 
-    /// Opens `range` of a file; all of it if that is `None`. One attempt: whoever asks tries again.
-    async fn open(
-        &self,
-        client: &Client,
-        pin: &str,
-        file: &RemoteFile,
-        range: Option<Range<u64>>,
-        etag: Option<&str>,
-    ) -> Result<Body, Error>;
+    /// Opens what is wanted of a file. One attempt: whoever asks tries again.
+    async fn open(&self, client: &Client, wanted: Wanted<'_>) -> Result<Body, Error>;
 }
 
 /// The remote of a source.

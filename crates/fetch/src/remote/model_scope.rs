@@ -4,16 +4,11 @@
 //! gives the first digits of the newest, and each file the commit that changed it last. Where the two do not meet, a
 //! digest of the list is the pin, and the branch must still have that list when the files are fetched.
 
-use std::ops::Range;
-
 use async_trait::async_trait;
-use reqwest::{
-    Url,
-    header::{self, HeaderMap},
-};
+use reqwest::header;
 use serde::Deserialize;
 
-use super::{Body, FILES, Remote, RemoteFile, digest_of, part_of};
+use super::{Body, FILES, Remote, RemoteFile, Wanted, digest_of, part_of, site::Site};
 use crate::{
     Digest, Error, Repository, Settings,
     client::{Client, Request, secret},
@@ -32,9 +27,7 @@ const LIST: &str = "list-";
 
 /// A repository of the ModelScope hub.
 pub(super) struct ModelScope {
-    repository: Repository,
-    endpoint: Url,
-    secrets: HeaderMap,
+    site: Site,
     offline: Option<&'static str>,
 }
 
@@ -90,38 +83,29 @@ impl ModelScope {
         // Older parts of the hub know the cookie, newer ones the other.
         let bearer = token.and_then(|token| secret(header::AUTHORIZATION, format!("Bearer {token}")));
         let cookie = token.and_then(|token| secret(header::COOKIE, format!("m_session_id={token}")));
-        let (endpoint, offline) = (settings.ms_endpoint.clone(), settings.offline);
-        Self { repository, endpoint, secrets: bearer.into_iter().chain(cookie).collect(), offline }
-    }
-
-    fn address<'a>(&'a self, before: &[&'a str], after: impl IntoIterator<Item = &'a str>) -> Url {
-        let mut url = self.endpoint.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(before).extend(self.repository.id.split('/')).extend(after);
-        }
-        url
+        let endpoint = settings.ms_endpoint.clone();
+        let site = Site { repository, endpoint, secrets: bearer.into_iter().chain(cookie).collect() };
+        Self { site, offline: settings.offline }
     }
 
     fn page(&self) -> String {
-        shown(&self.address(&[self.repository.plural()], []))
+        shown(&self.site.address(&[self.site.repository.plural()], []))
     }
 
     /// What the hub calls the revision that `pin` is.
     fn revision<'a>(&'a self, pin: &'a str) -> &'a str {
-        if pin.starts_with(LIST) { &self.repository.revision } else { pin }
+        if pin.starts_with(LIST) { &self.site.repository.revision } else { pin }
     }
 
     fn explain(&self, error: Error) -> Error {
         let Error::Status { status, redirected: false, .. } = &error else { return error };
-        let (with_token, repository) = (!self.secrets.is_empty(), self.repository.id.clone());
+        let (with_token, repository) = (self.site.with_token(), self.site.repository.id.clone());
         match status {
-            401 if with_token => {
-                Error::Token { host: shown(&self.endpoint).trim_end_matches('/').to_owned(), variable: TOKEN }
-            }
+            401 if with_token => Error::Token { host: self.site.host(), variable: TOKEN },
             401 | 403 => Error::NotForUs { repository, page: self.page(), with_token, variable: TOKEN },
             404 if with_token => Error::NotForUs { repository, page: self.page(), with_token, variable: TOKEN },
             404 => Error::Missing {
-                what: format!("{repository} at {}", shown(&self.endpoint).trim_end_matches('/')),
+                what: format!("{repository} at {}", self.site.host()),
                 hint: "check the name: ModelScope has others than Hugging Face for some models; what is private needs \
                        MODELSCOPE_API_TOKEN; data sets are written ms://datasets/ORG/NAME",
             },
@@ -130,17 +114,17 @@ impl ModelScope {
     }
 
     async fn page_of_list(&self, client: &Client, revision: &str, number: usize) -> Result<Data, Error> {
-        let last = if self.repository.is_dataset { "tree" } else { "files" };
-        let mut url = self.address(&["api", "v1", self.repository.plural()], ["repo", last]);
+        let last = if self.site.repository.is_dataset { "tree" } else { "files" };
+        let mut url = self.site.address(&["api", "v1", self.site.repository.plural()], ["repo", last]);
         url.query_pairs_mut().append_pair("Revision", revision).append_pair("Recursive", "True");
-        if self.repository.is_dataset {
+        if self.site.repository.is_dataset {
             let (number, size) = (number.to_string(), PAGE_FILES.to_string());
             url.query_pairs_mut()
                 .append_pair("Root", "/")
                 .append_pair("PageNumber", &number)
                 .append_pair("PageSize", &size);
         }
-        let answer = client.json::<Reply>(&Request::new(url.clone(), &self.secrets)).await;
+        let answer = client.json::<Reply>(&Request::new(url.clone(), &self.site.secrets)).await;
         let (_, reply) = answer.map_err(|error| self.explain(error))?;
         match reply.data {
             Some(data) if reply.success != Some(false) => Ok(data),
@@ -157,13 +141,13 @@ impl ModelScope {
             let data = self.page_of_list(client, revision, number).await?;
             latest = latest.or(data.latest);
             let Some(page) = data.files else {
-                let what = format!("the revision `{revision}` of {}", self.repository.id);
+                let what = format!("the revision `{revision}` of {}", self.site.repository.id);
                 return Err(Error::Missing {
                     what,
                     hint: "name a branch, a tag or a commit of it; without `@` it is `master`",
                 });
             };
-            let is_last = !self.repository.is_dataset || page.len() < PAGE_FILES;
+            let is_last = !self.site.repository.is_dataset || page.len() < PAGE_FILES;
             entries.extend(page);
             if entries.len() > FILES {
                 return Err(Error::Answer { address: self.page(), reason: "a list of too many files".to_owned() });
@@ -201,19 +185,21 @@ fn commit_of(latest: Option<&Committer>, entries: &[Entry]) -> Option<String> {
 impl Remote for ModelScope {
     async fn resolve(&self, client: &Client) -> Result<String, Error> {
         if let Some(variable) = self.offline {
-            let missing = format!("what {} stands for is not known", self.repository.name());
+            let missing = format!("what {} stands for is not known", self.site.repository.name());
             let hint = "run once with a network, and commit pipe.lock; or name the folder of the model with file://"
                 .to_owned();
             return Err(Error::Offline { variable, missing, hint });
         }
-        let list = self.ask(client, &self.repository.revision).await?;
+        let list = self.ask(client, &self.site.repository.revision).await?;
         Ok(list.commit.unwrap_or_else(|| format!("{LIST}{}", digest_of(&list.files, |_| String::new()))))
     }
 
     async fn list(&self, client: &Client, pin: &str) -> Result<Vec<RemoteFile>, Error> {
         if let Some(variable) = self.offline {
-            let missing =
-                format!("{} gives no digests without its hub, so its cache cannot be verified", self.repository.name());
+            let missing = format!(
+                "{} gives no digests without its hub, so its cache cannot be verified",
+                self.site.repository.name()
+            );
             let hint = "name the folder of the model in the cache of modelscope as the source, with file://".to_owned();
             return Err(Error::Offline { variable, missing, hint });
         }
@@ -221,26 +207,20 @@ impl Remote for ModelScope {
         if pin.starts_with(LIST) {
             let found = format!("{LIST}{}", digest_of(&files, |_| String::new()));
             if found != pin {
-                return Err(Error::Moved { name: self.repository.name(), pinned: pin.to_owned(), found });
+                return Err(Error::Moved { name: self.site.repository.name(), pinned: pin.to_owned(), found });
             }
         }
-        Ok(part_of(files, self.repository.path.as_deref()))
+        Ok(part_of(files, self.site.repository.path.as_deref()))
     }
 
-    async fn open(
-        &self,
-        client: &Client,
-        pin: &str,
-        file: &RemoteFile,
-        range: Option<Range<u64>>,
-        _etag: Option<&str>,
-    ) -> Result<Body, Error> {
+    async fn open(&self, client: &Client, wanted: Wanted<'_>) -> Result<Body, Error> {
+        let Wanted { pin, file, range, .. } = wanted;
         let parts = ["resolve", self.revision(pin)].into_iter().chain(file.key.split('/'));
-        let url = self.address(&[self.repository.plural()], parts);
-        let request = Request { range, ..Request::new(url, &self.secrets) };
+        let url = self.site.address(&[self.site.repository.plural()], parts);
+        let request = Request { range, ..Request::new(url, &self.site.secrets) };
         let mut body = client.open(&request, |_| Ok(())).await.map_err(|error| match error {
             Error::Status { status: 404, redirected: false, .. } => Error::Missing {
-                what: format!("the file `{}` of {}", file.key, self.repository.name()),
+                what: format!("the file `{}` of {}", file.key, self.site.repository.name()),
                 hint: "check the path",
             },
             error => self.explain(error),

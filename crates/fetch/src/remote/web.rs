@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use percent_encoding::percent_decode_str;
 use reqwest::{Url, header::HeaderMap};
 
-use super::{Body, Remote, RemoteFile};
+use super::{Body, Remote, RemoteFile, Wanted};
 use crate::{
     Error,
     client::{Client, Request},
@@ -64,14 +64,8 @@ impl Remote for Web {
         Ok(vec![RemoteFile { key: String::new(), path: name, bytes: body.total, digest: None, etag: body.etag }])
     }
 
-    async fn open(
-        &self,
-        client: &Client,
-        _pin: &str,
-        _file: &RemoteFile,
-        range: Option<Range<u64>>,
-        etag: Option<&str>,
-    ) -> Result<Body, Error> {
+    async fn open(&self, client: &Client, wanted: Wanted<'_>) -> Result<Body, Error> {
+        let Wanted { range, etag, .. } = wanted;
         self.ask(client, range, etag).await
     }
 }

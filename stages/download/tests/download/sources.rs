@@ -1,16 +1,12 @@
 //! What may stand in `source`.
 
-use std::collections::BTreeSet;
-
-use pipe_stage::{Kind, Problems, UserFile, Validate};
+use pipe_stage::{Kind, UserFile};
 use stage_download::{Config, Download, Source};
 
 use crate::config;
 
 fn problems(config: &Config) -> Vec<(String, String, Option<String>)> {
-    let mut problems = Problems::default();
-    config.validate(&BTreeSet::new(), &mut problems);
-    problems.into_inner()
+    pipe_trial::problems::<Download>(serde_json::to_value(config).unwrap(), &[])
 }
 
 #[test]

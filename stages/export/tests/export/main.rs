@@ -2,16 +2,16 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, atomic::AtomicBool},
 };
 
 use pipe_hf::{Dtype, TensorSpec, write_safetensors};
-use pipe_stage::{Artifact, Context, Digest, Failure, Job, PROTOCOL, Problems, Resources, Runner, Validate};
+use pipe_stage::{Digest, Event, Failure};
+use pipe_trial::Trial;
 use serde_json::{Value, json};
-use stage_export::{Config, Export};
+use stage_export::Export;
 
 const KEY: &str = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
 
@@ -55,50 +55,16 @@ impl Stage {
         self.evaluations.push(folder);
     }
 
-    /// The artifact, and the events as text.
-    fn run(&self) -> Result<(BTreeMap<String, Vec<u8>>, String), Failure> {
-        let output = self.folder.path().join("output/out");
-        let _ = fs::remove_dir_all(&output);
-        fs::create_dir_all(&output).unwrap();
-        let artifact = |path: &PathBuf, content: &[u8]| Artifact { path: path.clone(), digest: Digest::of(content) };
-        let config: Config = serde_json::from_value(self.config.clone()).unwrap();
-        let job = Job {
-            protocol: PROTOCOL,
-            kind: "export".to_owned(),
-            stage: "package".to_owned(),
-            config: serde_json::to_value(config).unwrap(),
-            inputs: BTreeMap::from([
-                ("adapter".to_owned(), vec![artifact(&self.adapter(), b"adapter")]),
-                ("model".to_owned(), vec![artifact(&fixture("model"), b"model")]),
-                ("evaluation".to_owned(), self.evaluations.iter().map(|path| artifact(path, b"report")).collect()),
-            ]),
-            user_files: BTreeMap::new(),
-            pins: [].into(),
-            output: self.folder.path().join("output"),
-            work: self.folder.path().join("work"),
-            resume: self.folder.path().join("resume"),
-            resources: Resources::default(),
-        };
-        let events = Arc::new(Mutex::new(Vec::new()));
-        let context = Context::new(job, Box::new(Shared(Arc::clone(&events))), Arc::new(AtomicBool::new(false)));
-        Runner::of::<Export>().run(&context)?;
-        let files = fs::read_dir(output).unwrap().map(|entry| entry.unwrap().path());
+    /// The artifact, and the events.
+    fn run(&self) -> Result<(BTreeMap<String, Vec<u8>>, Vec<Event>), Failure> {
+        let output = tempfile::tempdir().unwrap();
+        let trial = Trial::new(output.path()).input("adapter", &self.adapter()).input("model", &fixture("model"));
+        let trial = self.evaluations.iter().fold(trial, |trial, path| trial.input("evaluation", path));
+        let ran = trial.run::<Export>(self.config.clone()).done()?;
+        let files = fs::read_dir(ran.output()).unwrap().map(|entry| entry.unwrap().path());
         let files =
             files.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap()));
-        let events = String::from_utf8(events.lock().unwrap().clone()).unwrap();
-        Ok((files.collect(), events))
-    }
-}
-
-struct Shared(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Shared {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
+        Ok((files.collect(), ran.events))
     }
 }
 
@@ -158,6 +124,7 @@ fn a_path_never_leaves_this_machine() {
     let text = fs::read_to_string(&path).unwrap().replace("\"model_tied\"", "\"/home/somebody/model\"");
     fs::write(&path, text).unwrap();
     let (files, events) = stage.run().unwrap();
+    let events = format!("{events:?}");
     for (name, bytes) in &files {
         assert!(!String::from_utf8_lossy(bytes).contains("somebody"), "{name}");
     }
@@ -194,10 +161,7 @@ fn broken_inputs_are_named() {
 #[test]
 fn every_problem_of_the_configuration_is_reported() {
     let paths = |config: Value| {
-        let config: Config = serde_json::from_value(config).unwrap();
-        let mut problems = Problems::default();
-        config.validate(&BTreeSet::new(), &mut problems);
-        problems.into_inner().into_iter().map(|(path, ..)| path).collect::<Vec<_>>()
+        pipe_trial::problems::<Export>(config, &[]).into_iter().map(|(path, ..)| path).collect::<Vec<_>>()
     };
     assert_eq!(paths(json!({})), Vec::<String>::new());
     for name in ["/models/qwen", "./qwen", "../qwen", "a/b/c", "a//b", "", "owner/", "C:\\qwen", "owner/na me"] {

@@ -1,17 +1,15 @@
 //! Shapes, and what is refused.
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{fs, path::PathBuf};
 
-use pipe_stage::{Problems, Validate};
 use serde_json::json;
+use stage_init_model::InitModel;
 
 use crate::{config, init, made, tiny};
 
 fn problems(fields: &str, inputs: &[&str]) -> Vec<String> {
-    let mut problems = Problems::default();
-    let inputs: BTreeSet<String> = inputs.iter().map(|input| (*input).to_owned()).collect();
-    config(fields).validate(&inputs, &mut problems);
-    problems.into_inner().into_iter().map(|(path, message, _)| format!("{path}: {message}")).collect()
+    let found = pipe_trial::problems::<InitModel>(serde_json::from_str(fields).unwrap(), inputs).into_iter();
+    found.map(|(path, message, _)| format!("{path}: {message}")).collect()
 }
 
 /// A tokenizer of 10 ordinary tokens and two special ones.

@@ -4,14 +4,11 @@
 mod config;
 mod weights;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
 use pipe_hf::{Checkpoint, ModelConfig};
-use pipe_stage::{Artifact, Context, Digest, Failure, Job, PROTOCOL, Resources, Stage};
+use pipe_stage::Failure;
+use pipe_trial::Trial;
 use stage_init_model::{Config, InitModel};
 
 const TINY: &str = r#"{"config": {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 2,
@@ -29,23 +26,11 @@ fn tiny(edit: impl FnOnce(&mut Config)) -> Config {
 
 /// Runs the stage. Returns the folder of the model.
 fn init(config: &Config, tokenizer: Option<&Path>, output: &Path, cpus: usize) -> Result<PathBuf, Failure> {
-    fs::create_dir_all(output.join("out")).unwrap();
-    let artifact = |path: &Path| Artifact { path: path.to_owned(), digest: Digest::of(b"") };
-    let job = Job {
-        protocol: PROTOCOL,
-        kind: "init_model".to_owned(),
-        stage: "model".to_owned(),
-        config: serde_json::to_value(config).unwrap(),
-        inputs: tokenizer.map(|path| ("tokenizer".to_owned(), vec![artifact(path)])).into_iter().collect(),
-        user_files: [].into(),
-        pins: [].into(),
-        output: output.to_owned(),
-        work: output.to_owned(),
-        resume: output.to_owned(),
-        resources: Resources { cpus: Some(cpus), ..Resources::default() },
-    };
-    InitModel::run(config, &Context::new(job, Box::new(std::io::sink()), Arc::default()))?;
-    Ok(output.join("out"))
+    let mut trial = Trial::new(output).cpus(cpus);
+    if let Some(tokenizer) = tokenizer {
+        trial = trial.input("tokenizer", tokenizer);
+    }
+    trial.run_config::<InitModel>(config).done().map(|ran| ran.output())
 }
 
 /// The model that the stage makes, read back.

@@ -5,32 +5,15 @@ mod cases;
 mod model;
 
 use std::{
-    collections::BTreeSet,
     fs,
-    io::{self, Write},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
 };
 
 use pipe_samples::{FILE_NAME, Sample, Samples, Writer};
-use pipe_stage::{
-    Artifact, Context, Digest, Event, Failure, Job, Kind, PROTOCOL, Problems, Resources, Stage, Validate,
-};
+use pipe_stage::{Digest, Failure, Level};
+use pipe_trial::Trial;
 use serde_json::{Value, json};
-use stage_mix::{Config, Mix};
-
-#[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use stage_mix::Mix;
 
 /// What came of a run.
 struct Mixed {
@@ -54,36 +37,15 @@ fn write_source(folder: &Path, first: u32, rows: u32) {
 
 fn run_on(inputs: Vec<(&str, PathBuf)>, files: &[&str], config: &Value) -> Result<Mixed, Failure> {
     let folder = tempfile::tempdir().unwrap();
-    let output = folder.path().join("output");
-    fs::create_dir_all(output.join("out")).unwrap();
-    let artifact = |path| Artifact { path, digest: Digest::of(b"") };
-    let job = Job {
-        protocol: PROTOCOL,
-        kind: Mix::KIND.to_owned(),
-        stage: "mixed".to_owned(),
-        config: config.clone(),
-        inputs: inputs.into_iter().map(|(name, path)| (name.to_owned(), vec![artifact(path)])).collect(),
-        user_files: files.iter().map(|name| (format!("inputs.{name}"), artifact(PathBuf::from("/rows")))).collect(),
-        pins: [].into(),
-        output: output.clone(),
-        work: folder.path().join("work"),
-        resume: folder.path().join("resume"),
-        resources: Resources::default(),
-    };
-    let sink = Sink::default();
-    let context = Context::new(job, Box::new(sink.clone()), Arc::default());
-    Mix::run(&serde_json::from_value(config.clone()).unwrap(), &context)?;
-    let (mut figures, mut log) = (json!({}), Vec::new());
-    for line in String::from_utf8(sink.0.lock().unwrap().clone()).unwrap().lines() {
-        match serde_json::from_str(line).unwrap() {
-            Event::Figure { name, value } => figures[name] = value,
-            Event::Log { message, .. } => log.push(message),
-            _ => {}
-        }
-    }
-    let mixed = Samples::load(&output.join("out")).unwrap();
+    let trial = inputs.iter().fold(Trial::new(folder.path()), |trial, (name, path)| trial.input(name, path));
+    let file =
+        |trial: Trial, name: &&str| trial.user_file(&format!("inputs.{name}"), Path::new("/rows"), Digest::of(b""));
+    let ran = files.iter().fold(trial, file).run::<Mix>(config.clone()).done()?;
+    let log = ran.said(Level::Info).into_iter().chain(ran.said(Level::Warn)).map(str::to_owned).collect();
+    let mixed = Samples::load(&ran.output()).unwrap();
     let rows = mixed.iter().map(|sample| sample.input_ids[0]).collect();
-    Ok(Mixed { rows, figures, log, bytes: fs::read(output.join("out").join(FILE_NAME)).unwrap() })
+    let bytes = fs::read(ran.output().join(FILE_NAME)).unwrap();
+    Ok(Mixed { rows, figures: ran.figures(), log, bytes })
 }
 
 /// Mixes sources of so many rows; rows of source `index` are numbered from `index * 10_000`.
@@ -104,9 +66,6 @@ fn of_source(mixed: &Mixed, index: u32) -> Vec<u32> {
 }
 
 fn problems(inputs: &[&str], config: Value) -> Vec<String> {
-    let mut problems = Problems::default();
-    let inputs: BTreeSet<String> = inputs.iter().map(|input| (*input).to_owned()).collect();
-    serde_json::from_value::<Config>(config).unwrap().validate(&inputs, &mut problems);
-    let found = problems.into_inner().into_iter();
+    let found = pipe_trial::problems::<Mix>(config, inputs).into_iter();
     found.map(|(path, message, help)| format!("{path}: {message} ({})", help.unwrap_or_default())).collect()
 }

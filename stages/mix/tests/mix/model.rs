@@ -106,7 +106,7 @@ proptest! {
         let sum = |what: &str| counts.iter().map(|(name, _)| figure(name, what)).sum::<u64>();
         prop_assert_eq!(sum("rows_taken"), expected.len() as u64);
         prop_assert_eq!(sum("tokens_taken"), mixed.figures["tokens"].as_u64().unwrap());
-        let different: BTreeSet<u32> = expected.iter().copied().collect();
+        let different: std::collections::BTreeSet<u32> = expected.iter().copied().collect();
         prop_assert_eq!(sum("rows_repeated"), (expected.len() - different.len()) as u64);
     }
 }

@@ -1,16 +1,13 @@
 //! The fields, and what they refuse.
 
-use std::collections::BTreeSet;
-
-use pipe_stage::{Event, Level, Problems, Validate};
-use stage_quantize::Config;
+use pipe_stage::{Event, Level};
+use stage_quantize::{Config, Quantize};
 
 use crate::{config, fixture, quantize};
 
 fn problems(fields: &str) -> Vec<String> {
-    let mut problems = Problems::default();
-    config(fields).validate(&BTreeSet::new(), &mut problems);
-    problems.into_inner().into_iter().map(|(path, message, _)| format!("{path}: {message}")).collect()
+    let found = pipe_trial::problems::<Quantize>(serde_json::from_str(fields).unwrap(), &[]).into_iter();
+    found.map(|(path, message, _)| format!("{path}: {message}")).collect()
 }
 
 #[test]

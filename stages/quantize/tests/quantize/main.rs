@@ -7,13 +7,12 @@ mod refusals;
 
 use std::{
     fs,
-    io::Write,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
 };
 
 use pipe_hf::{Checkpoint, Dtype, TensorSpec, write_safetensors};
-use pipe_stage::{Artifact, Context, Digest, Event, Failure, Job, PROTOCOL, Resources, Stage};
+use pipe_stage::{Event, Failure};
+use pipe_trial::Trial;
 use stage_quantize::{Config, Quantize};
 
 fn fixture(name: &str) -> PathBuf {
@@ -24,46 +23,10 @@ fn config(fields: &str) -> Config {
     serde_json::from_str(fields).unwrap()
 }
 
-/// Collects events.
-#[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Runs the stage on `model`, into `output/out`. Returns its events.
 fn quantize(model: &Path, output: &Path, config: &Config, cpus: usize) -> Result<Vec<Event>, Failure> {
-    fs::create_dir_all(output.join("out")).unwrap();
-    let artifact = Artifact { path: model.to_owned(), digest: Digest::of(b"") };
-    let job = Job {
-        protocol: PROTOCOL,
-        kind: "quantize".to_owned(),
-        stage: "base".to_owned(),
-        config: serde_json::to_value(config).unwrap(),
-        inputs: [("model".to_owned(), vec![artifact])].into(),
-        user_files: [].into(),
-        pins: [].into(),
-        output: output.to_owned(),
-        work: output.to_owned(),
-        resume: output.to_owned(),
-        resources: Resources { cpus: Some(cpus), ..Resources::default() },
-    };
-    let sink = Sink::default();
-    Quantize::run(config, &Context::new(job, Box::new(sink.clone()), Arc::default()))?;
-    let bytes = sink.0.lock().unwrap();
-    Ok(bytes
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .map(|line| serde_json::from_slice(line).unwrap())
-        .collect())
+    let trial = Trial::new(output).input("model", model).cpus(cpus);
+    trial.run_config::<Quantize>(config).done().map(|ran| ran.events)
 }
 
 /// Copies a model with its weights in another type, cut into two shards.

@@ -1,9 +1,10 @@
 //! Alpaca: `instruction`, `input` and `output`, as a conversation. The input stands on a line of its own below the
 //! instruction. `history` is what was said before, as pairs of question and answer.
 
+use pipe_records::describe;
 use serde_json::Value;
 
-use super::{BadRow, Fields, Reason, Row, fields::describe, message};
+use super::{BadRow, Fields, Reason, Row, message};
 
 pub(super) struct Layout;
 

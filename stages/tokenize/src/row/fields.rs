@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use pipe_records::Record;
+use pipe_records::{Record, describe};
 use serde_json::Value;
 
 use super::{BadRow, Reason, columns::Columns};
@@ -131,15 +131,4 @@ fn parse(text: &str, field: &str) -> Result<Value, BadRow> {
         }
         bad
     })
-}
-
-pub(super) fn describe(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
 }

@@ -1,8 +1,9 @@
 //! The messages of a conversation: checked, and made of questions and answers.
 
+use pipe_records::describe;
 use serde_json::{Value, json};
 
-use super::{BadRow, Reason, fields::describe};
+use super::{BadRow, Reason};
 
 const ROLES: [&str; 4] = ["system", "user", "assistant", "tool"];
 

@@ -1,8 +1,9 @@
 //! ShareGPT: turns with `from` and `value`.
 
+use pipe_records::describe;
 use serde_json::{Value, json};
 
-use super::{BadRow, Fields, Reason, Row, fields::describe, message, messages::list};
+use super::{BadRow, Fields, Reason, Row, message, messages::list};
 
 pub(super) struct Layout;
 

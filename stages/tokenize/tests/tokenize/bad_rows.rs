@@ -51,7 +51,7 @@ fn the_first_bad_row_is_named() {
         let outcome = run_inputs(&model(), &[&[("a.jsonl", MIXED)]], config, false);
         let message = "a.jsonl:3: the row is not valid JSON: EOF while parsing an object at line 1 column 14";
         assert_eq!(outcome.error(), message);
-        let failure = outcome.result.unwrap_err();
+        let failure = outcome.ran.result.unwrap_err();
         assert_eq!(failure.class(), FailureClass::Stage);
     }
 }

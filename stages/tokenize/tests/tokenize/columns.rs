@@ -1,10 +1,7 @@
 //! Shapes that are fixed, columns with other names, and what is wrong with rows of each shape.
 
-use std::collections::BTreeSet;
-
-use pipe_stage::{Problems, Validate};
 use serde_json::{Value, json};
-use stage_tokenize::Config;
+use stage_tokenize::{Config, Tokenize};
 
 use crate::{encode, run};
 
@@ -79,13 +76,9 @@ fn a_column_that_is_not_there_is_named() {
 
 #[test]
 fn columns_are_checked_before_the_run() {
-    let problems = |config: Value| {
-        let mut problems = Problems::default();
-        serde_json::from_value::<Config>(config).unwrap().validate(&BTreeSet::new(), &mut problems);
-        let text = |(path, message, help): (String, String, Option<String>)| {
-            format!("{path} {message}: {}", help.unwrap_or_default())
-        };
-        problems.into_inner().into_iter().map(text).collect::<Vec<_>>()
+    let problems = |config: Value| -> Vec<String> {
+        let found = pipe_trial::problems::<Tokenize>(config, &[]).into_iter();
+        found.map(|(path, message, help)| format!("{path} {message}: {}", help.unwrap_or_default())).collect()
     };
     assert_eq!(problems(json!({ "columns": { "prompt": "a", "completion": "b" } })), [""; 0]);
     let unknown = problems(json!({ "columns": { "promt": "a" } }));

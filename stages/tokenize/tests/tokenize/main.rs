@@ -12,36 +12,33 @@ mod special;
 mod too_long;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     fs,
-    io::{self, Write},
+    ops::Deref,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
 };
 
 use pipe_samples::Samples;
-use pipe_stage::{
-    Artifact, Context, Digest, Event, Failure, Job, Kind, Level, PROTOCOL, Problems, Resources, Stage, Validate,
-};
+use pipe_stage::Level;
 use pipe_text::Tokenizer;
+use pipe_trial::{Ran, Trial};
 use serde_json::{Value, json};
 use stage_tokenize::{Config, Tokenize};
 
 /// What a run left.
 struct Outcome {
-    result: Result<(), Failure>,
-    events: Vec<Event>,
-    folder: tempfile::TempDir,
+    ran: Ran,
+    _folder: tempfile::TempDir,
+}
+
+impl Deref for Outcome {
+    type Target = Ran;
+
+    fn deref(&self) -> &Ran {
+        &self.ran
+    }
 }
 
 impl Outcome {
-    fn output(&self) -> PathBuf {
-        self.folder.path().join("output/out")
-    }
-
     fn samples(&self) -> Samples {
         if let Err(failure) = &self.result {
             panic!("{failure:?}");
@@ -53,45 +50,16 @@ impl Outcome {
         self.samples().iter().map(|sample| sample.input_ids.to_vec()).collect()
     }
 
-    fn error(&self) -> String {
-        self.result.as_ref().unwrap_err().chain().join(": ")
-    }
-
-    fn figure(&self, wanted: &str) -> Option<&Value> {
-        self.events.iter().find_map(|event| match event {
-            Event::Figure { name, value } if name == wanted => Some(value),
-            _ => None,
-        })
-    }
-
     /// The warnings.
     fn logs(&self) -> Vec<&str> {
-        let logs = self.events.iter().filter_map(|event| match event {
-            Event::Log { level: Level::Warn, message } => Some(message.as_str()),
-            _ => None,
-        });
-        logs.collect()
-    }
-}
-
-#[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.said(Level::Warn)
     }
 }
 
 /// Runs the stage on inputs `data`, each a list of files with their bytes.
 fn run_inputs(model: &Path, inputs: &[&[(&str, &[u8])]], config: Value, cancelled: bool) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
-    let artifact = |path: PathBuf| Artifact { path, digest: Digest::of(b"") };
-    let mut data = Vec::new();
+    let mut trial = Trial::new(folder.path()).input("model", model).cancelled(cancelled);
     for (index, files) in inputs.iter().enumerate() {
         let input = folder.path().join(format!("data{index}"));
         for (name, bytes) in *files {
@@ -99,31 +67,9 @@ fn run_inputs(model: &Path, inputs: &[&[(&str, &[u8])]], config: Value, cancelle
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, bytes).unwrap();
         }
-        data.push(artifact(input));
+        trial = trial.input("data", &input);
     }
-    fs::create_dir_all(folder.path().join("output/out")).unwrap();
-    let config: Config = serde_json::from_value(config).unwrap();
-    let job = Job {
-        protocol: PROTOCOL,
-        kind: Tokenize::KIND.to_owned(),
-        stage: "tokens".to_owned(),
-        config: serde_json::to_value(&config).unwrap(),
-        inputs: BTreeMap::from([("data".to_owned(), data), ("model".to_owned(), vec![artifact(model.to_owned())])]),
-        user_files: BTreeMap::new(),
-        pins: [].into(),
-        output: folder.path().join("output"),
-        work: folder.path().join("work"),
-        resume: folder.path().join("resume"),
-        resources: Resources::default(),
-    };
-    let sink = Sink::default();
-    let stop = Arc::new(AtomicBool::new(false));
-    stop.store(cancelled, Ordering::Relaxed);
-    let result = Tokenize::run(&config, &Context::new(job, Box::new(sink.clone()), stop));
-    let lines = sink.0.lock().unwrap().clone();
-    let events = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let events = events.map(|line| serde_json::from_slice(line).unwrap()).collect();
-    Outcome { result, events, folder }
+    Outcome { ran: trial.run::<Tokenize>(config), _folder: folder }
 }
 
 /// Runs the stage on one file with the quickstart's tokenizer.
@@ -141,10 +87,9 @@ fn encode(text: &str) -> Vec<u32> {
 
 #[test]
 fn the_configuration_is_checked() {
-    let problems = |config: Value| {
-        let mut problems = Problems::default();
-        serde_json::from_value::<Config>(config).unwrap().validate(&BTreeSet::new(), &mut problems);
-        problems.into_inner().into_iter().map(|(path, message, _)| format!("{path} {message}")).collect::<Vec<_>>()
+    let problems = |config: Value| -> Vec<String> {
+        let found = pipe_trial::problems::<Tokenize>(config, &[]).into_iter();
+        found.map(|(path, message, _)| format!("{path} {message}")).collect()
     };
     assert_eq!(problems(json!({})), [""; 0]);
     let wrong = json!({ "max_length": 0, "padding": true, "batch_size": 0, "num_proc": 0,

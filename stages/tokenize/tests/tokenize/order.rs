@@ -56,5 +56,5 @@ fn files_are_sorted_in_each_input() {
 fn a_stage_stops_when_asked_to() {
     let rows = rows();
     let outcome = run_inputs(&model(), &[&[("rows.jsonl", rows.as_bytes())]], json!({ "batch_size": 1 }), true);
-    assert_eq!(outcome.result.unwrap_err().class(), FailureClass::Cancelled);
+    assert_eq!(outcome.ran.result.unwrap_err().class(), FailureClass::Cancelled);
 }

@@ -17,12 +17,14 @@ mod lengths;
 mod reader;
 mod sample;
 mod schema;
+mod truncate;
 mod writer;
 
 pub use error::Error;
 pub use lengths::Lengths;
 pub use reader::Reader;
 pub use sample::{IGNORED, Sample, SampleRef, Samples};
+pub use truncate::TruncationSide;
 pub use writer::{Totals, Writer};
 
 /// The name of the one file in a samples folder.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use pipe_samples::TruncationSide;
 use pipe_stage::{Problems, Validate};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -43,17 +44,6 @@ pub enum OnTooLong {
     Drop,
     /// They lose tokens, and then meet the other rules.
     Truncate,
-}
-
-/// Where tokens are taken away.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TruncationSide {
-    /// At the end.
-    #[default]
-    Right,
-    /// At the beginning.
-    Left,
 }
 
 /// A rule on the text of a sample. Without a share, a text fits if the pattern is found in it.

@@ -9,7 +9,7 @@ mod patterns;
 mod run;
 mod tally;
 
-pub use config::{Config, NearDedup, OnTooLong, Part, Pattern, TruncationSide};
+pub use config::{Config, NearDedup, OnTooLong, Part, Pattern};
 pub use error::Error;
 use pipe_stage::{Context, Failure, Kind, Port, Stage};
 

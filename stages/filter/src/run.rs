@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::{
     Error,
-    config::{Config, MODEL, OnTooLong, TruncationSide},
+    config::{Config, MODEL, OnTooLong},
     near::{Index, Sketch, Sketcher},
     patterns::Patterns,
     tally::{Reason, Tally},
@@ -129,18 +129,7 @@ fn examine(
 /// Takes away what is too long, where that is asked for; gives the number of tokens.
 fn truncate(sample: &mut Sample, config: &Config) -> usize {
     let Some(max_length) = config.max_length.filter(|_| config.on_too_long == OnTooLong::Truncate) else { return 0 };
-    let excess = sample.input_ids.len().saturating_sub(usize::try_from(max_length).unwrap_or(usize::MAX));
-    match config.truncation_side {
-        TruncationSide::Right => {
-            sample.input_ids.truncate(sample.input_ids.len() - excess);
-            sample.labels.truncate(sample.labels.len() - excess);
-        }
-        TruncationSide::Left => {
-            sample.input_ids.drain(..excess);
-            sample.labels.drain(..excess);
-        }
-    }
-    excess
+    sample.truncate(usize::try_from(max_length).unwrap_or(usize::MAX), config.truncation_side)
 }
 
 /// 32 bytes a sample instead of its ids: a collision is out of the question.

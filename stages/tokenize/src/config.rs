@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pipe_records::{Format, TextDocument};
+use pipe_samples::TruncationSide;
 use pipe_stage::{Problems, Validate};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -79,16 +80,6 @@ pub enum OnTooLong {
     Truncate,
     /// They are left out, and counted.
     Drop,
-}
-
-/// Where tokens are taken away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TruncationSide {
-    /// At the end.
-    Right,
-    /// At the beginning.
-    Left,
 }
 
 /// Which tokens the loss counts.

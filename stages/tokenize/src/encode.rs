@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use pipe_samples::{IGNORED, Sample};
+use pipe_samples::{IGNORED, Sample, TruncationSide};
 use pipe_text::{ChatTemplate, Conversation, SpecialInText, Tokenizer};
 
 use crate::{
-    Config, Error, LossOn, OnTooLong, SpecialTokensInText, TruncationSide,
+    Config, Error, LossOn, OnTooLong, SpecialTokensInText,
     model::Model,
     row::{BadRow, Reason, Row},
 };
@@ -157,25 +157,15 @@ impl<'a> Encoder<'a> {
     }
 
     fn shorten(&self, sample: &mut Sample) -> Length {
-        let over = sample.input_ids.len().saturating_sub(self.max_length);
-        if over == 0 {
+        if sample.input_ids.len() <= self.max_length {
             return Length::Fits;
         }
         if self.on_too_long == OnTooLong::Drop {
             return Length::TooLong;
         }
         let trained = sample.view().trained() > 0;
-        match self.truncation_side {
-            TruncationSide::Right => {
-                sample.input_ids.truncate(self.max_length);
-                sample.labels.truncate(self.max_length);
-            }
-            TruncationSide::Left => {
-                sample.input_ids.drain(..over);
-                sample.labels.drain(..over);
-            }
-        }
-        Length::Truncated { tokens: over as u64, untrained: trained && sample.view().trained() == 0 }
+        let tokens = sample.truncate(self.max_length, self.truncation_side) as u64;
+        Length::Truncated { tokens, untrained: trained && sample.view().trained() == 0 }
     }
 
     fn messages(

@@ -16,7 +16,7 @@ mod shapes;
 mod tally;
 mod template;
 
-pub use config::{Config, LossOn, OnBadRow, OnTooLong, SpecialTokensInText, TruncationSide};
+pub use config::{Config, LossOn, OnBadRow, OnTooLong, SpecialTokensInText};
 pub use error::Error;
 use pipe_stage::{Context, Failure, Kind, Port, Stage};
 pub use row::Shape;

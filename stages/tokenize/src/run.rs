@@ -199,12 +199,12 @@ fn describe(found: &Found) -> String {
         *counts.entry(file.format.name()).or_default() += 1;
     }
     let counts: Vec<_> = counts.iter().map(|(format, files)| format!("{files} as {format}")).collect();
+    let aside = match &found.left_aside[..] {
+        [] => String::new(),
+        [one] => format!("; leaves {one} aside"),
+        [first, others @ ..] => format!("; leaves {first} and {} more aside", others.len()),
+    };
     let files = if found.files.len() == 1 { "file" } else { "files" };
-    let mut aside = found.left_aside.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
-    if found.left_aside.len() > 5 {
-        aside.push_str(", ...");
-    }
-    let aside = if aside.is_empty() { aside } else { format!("; leaves aside {aside}") };
     format!("reads {files}: {}{aside}", counts.join(", "))
 }
 

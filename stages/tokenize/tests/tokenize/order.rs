@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use pipe_stage::FailureClass;
+use pipe_stage::{FailureClass, Level};
 use serde_json::json;
 
 use crate::{encode, model, run, run_inputs};
@@ -57,4 +57,17 @@ fn a_stage_stops_when_asked_to() {
     let rows = rows();
     let outcome = run_inputs(&model(), &[&[("rows.jsonl", rows.as_bytes())]], json!({ "batch_size": 1 }), true);
     assert_eq!(outcome.ran.result.unwrap_err().class(), FailureClass::Cancelled);
+}
+
+#[test]
+fn what_is_read_and_what_is_not_is_said() {
+    let said = |files: &[(&str, &[u8])]| {
+        let outcome = run_inputs(&model(), &[files], json!({}), false);
+        outcome.said(Level::Info)[0].to_owned()
+    };
+    let rows: (&str, &[u8]) = ("a.jsonl", b"{\"text\": \"a\"}");
+    assert_eq!(said(&[rows]), "reads file: 1 as jsonl");
+    assert_eq!(said(&[rows, ("README.md", b"")]), "reads file: 1 as jsonl; leaves README.md aside");
+    let more = said(&[rows, ("b.csv", b"text\nb\n"), ("LICENSE", b""), ("README.md", b"")]);
+    assert_eq!(more, "reads files: 1 as csv, 1 as jsonl; leaves LICENSE and 1 more aside");
 }

@@ -15,6 +15,9 @@ use stage_export::Export;
 
 const KEY: &str = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
 
+/// What an artifact holds, by name.
+type Files = BTreeMap<String, Vec<u8>>;
+
 struct Stage {
     folder: tempfile::TempDir,
     config: Value,
@@ -56,7 +59,7 @@ impl Stage {
     }
 
     /// The artifact, and the events.
-    fn run(&self) -> Result<(BTreeMap<String, Vec<u8>>, Vec<Event>), Failure> {
+    fn run(&self) -> Result<(Files, Vec<Event>), Failure> {
         let output = tempfile::tempdir().unwrap();
         let trial = Trial::new(output.path()).input("adapter", &self.adapter()).input("model", &fixture("model"));
         let trial = self.evaluations.iter().fold(trial, |trial, path| trial.input("evaluation", path));

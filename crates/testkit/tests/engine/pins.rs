@@ -46,6 +46,9 @@ impl Elsewhere {
     }
 }
 
+/// The two stages that do the same: one of them runs, whichever comes first.
+const EITHER: [&str; 2] = ["model", "same"];
+
 fn pinned(ran: &Ran) -> Vec<Value> {
     ran.events_of("pinned").map(|event| json!([event["stage"], event["name"], event["from"], event["to"]])).collect()
 }
@@ -68,7 +71,8 @@ fn a_name_is_asked_for_once_and_stands_for_the_same_until_it_is_refreshed() {
         "{}",
         first.errors
     );
-    assert_eq!(there.project.text(&first, "model", "out").unwrap(), format!("{ONE} reached"));
+    let made = EITHER.iter().find_map(|stage| there.project.text(&first, stage, "out"));
+    assert_eq!(made.unwrap(), format!("{ONE} reached"));
     assert!(there.lock().contains(&format!("fake://main: '{ONE}'")), "{}", there.lock());
 
     there.moves_to(TWO);
@@ -79,12 +83,9 @@ fn a_name_is_asked_for_once_and_stands_for_the_same_until_it_is_refreshed() {
 
     let refreshed = there.run(&["--refresh", "same"]);
     assert_eq!(pinned(&refreshed), [json!(["same", "fake://main", ONE, TWO])]);
-    assert_eq!(
-        refreshed.started(),
-        ["model", "copy"],
-        "the other stage of the same key is a hit: {:?}",
-        refreshed.events
-    );
+    let started = refreshed.started();
+    let [first, copy] = &started[..] else { panic!("{:?}", refreshed.events) };
+    assert!(EITHER.contains(&first.as_str()) && copy == "copy", "the other of the two is a hit: {started:?}");
     let reasons = &refreshed.events_of("stage_started").next().unwrap()["reasons"];
     assert_eq!(*reasons, json!([format!("`branch` moved from {} to {}", &ONE[..12], &TWO[..12])]));
     assert_eq!(pinned(&there.run(&["--refresh", "model"])), [json!(["model", "fake://main", TWO, TWO])]);

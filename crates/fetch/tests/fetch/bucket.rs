@@ -39,12 +39,25 @@ fn program() -> PathBuf {
     program
 }
 
+/// The server takes ports by number, and any of them may be another test's by then: it ends, and is begun again.
 fn server() -> Server {
+    let mut log = String::new();
+    for _ in 0..10 {
+        match try_server() {
+            Ok(server) => return server,
+            Err(last) => log = last,
+        }
+    }
+    panic!("the server ended ten times; the last time it said: {log}");
+}
+
+/// What the server said, if it ended.
+fn try_server() -> Result<Server, String> {
     let folder = tempfile::tempdir().unwrap();
     let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     // Its other ports are these and 10000 more.
     let ports: Vec<u16> = std::iter::repeat_with(free).filter(|port| *port < 50_000).take(4).collect();
-    let log = fs::File::create(folder.path().join("log")).unwrap();
+    let log = folder.path().join("log");
     let child = Command::new(program())
         .args(["-logtostderr=true", "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-webdav=false", "-admin.ui=false"])
         .args(["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"])
@@ -56,17 +69,19 @@ fn server() -> Server {
         .env("AWS_ACCESS_KEY_ID", KEY)
         .env("AWS_SECRET_ACCESS_KEY", SECRET)
         .stdout(Stdio::null())
-        .stderr(log)
+        .stderr(fs::File::create(&log).unwrap())
         .spawn()
         .unwrap();
     let mut server = Server { child, address: format!("http://127.0.0.1:{}", ports[0]), _folder: folder };
     let began = Instant::now();
     while std::net::TcpStream::connect(("127.0.0.1", ports[0])).is_err() {
-        assert!(server.child.try_wait().unwrap().is_none(), "the server ended");
+        if server.child.try_wait().unwrap().is_some() {
+            return Err(fs::read_to_string(&log).unwrap());
+        }
         assert!(began.elapsed() < Duration::from_secs(60), "the server does not answer");
         std::thread::sleep(Duration::from_millis(50));
     }
-    server
+    Ok(server)
 }
 
 fn store(server: &Server) -> impl ObjectStore {

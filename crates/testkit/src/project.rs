@@ -144,8 +144,11 @@ impl Project {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new("env");
         command
+            // All the tests may have been started under nohup, and a run under nohup outlives its terminal.
+            .arg("--default-signal=HUP")
+            .arg(&self.program)
             .current_dir(self.folder.path())
             .env("PIPE_HOME", self.home())
             // Tests beside this one hand out GPUs of the same names.

@@ -65,8 +65,17 @@ fn load() -> Result<CudaStatus, Error> {
     }
 }
 
+/// The path that a library of CUDA's wheels has beside the libtorch that is loaded, if it is there.
+pub(crate) fn library_beside_libtorch(name: &str) -> Option<PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let torch = loaded_library(&maps, TORCH_CPU)?;
+    let site = torch.ancestors().nth(3)?;
+    let path = site.join("nvidia/cu13/lib").join(name);
+    path.exists().then_some(path)
+}
+
 /// Loads a library for the rest of the process.
-fn open(path: &Path) -> Result<(), libloading::Error> {
+pub(crate) fn open(path: &Path) -> Result<(), libloading::Error> {
     // SAFETY: the initialisers of NVIDIA's driver and of libtorch's CUDA library only register themselves, as they
     // do in every program that links them.
     let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }?;

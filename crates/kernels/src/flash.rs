@@ -16,9 +16,18 @@ const MAX_HEAD_DIM: i64 = 256;
 pub struct Packing {
     /// The first row of each sample, and behind them the number of rows: int32 on the device, `[samples + 1]`.
     starts: Tensor,
-    longest: i64,
-    rows: i64,
+    /// What a kernel of ours does in which order: `[items, 4]`, int32 on the device: the first row of a sample, its
+    /// length, the number of a block of [`BLOCK_ROWS`] rows in it, and nothing. Blocks far down come first: they attend to
+    /// the most, and what takes longest must begin first.
+    pub(crate) items: Tensor,
+    /// Of the samples, in their order.
+    pub(crate) lengths: Vec<i64>,
+    pub(crate) longest: i64,
+    pub(crate) rows: i64,
 }
+
+/// Rows of a sample that a thread block of our kernel takes at once.
+pub(crate) const BLOCK_ROWS: i32 = 64;
 
 impl Packing {
     /// For samples of these lengths, one behind the other.
@@ -26,17 +35,30 @@ impl Packing {
     /// # Errors
     /// If the device fails, or there are more rows than the kernel counts.
     pub fn new(lengths: &[usize], device: Device) -> Result<Self, Error> {
-        let mut starts = vec![0_i32];
+        let mut words = vec![0_i32];
+        let mut blocks = Vec::new();
         let mut rows = 0_i32;
         for length in lengths {
-            let end = i32::try_from(*length).ok().and_then(|length| rows.checked_add(length));
+            let (first, length) = (rows, i32::try_from(*length).ok());
+            let end = length.and_then(|length| rows.checked_add(length));
             rows = end.ok_or_else(|| wrong("a pass has at most 2^31 - 1 rows".to_owned()))?;
-            starts.push(rows);
+            blocks
+                .extend((0..(rows - first + BLOCK_ROWS - 1) / BLOCK_ROWS).map(|block| [first, rows - first, block, 0]));
+            words.push(rows);
         }
+        // A stable sort: the order depends on the lengths alone.
+        blocks.sort_by_key(|&[_, _, block, _]| std::cmp::Reverse(block));
+        // One copy to the device for both; the list of work begins at a multiple of 16 bytes.
+        let samples = words.len();
+        words.resize(samples.next_multiple_of(4), 0);
+        let first_item = words.len() as i64;
+        words.extend(blocks.iter().flatten());
+        let words = crate::upload(&words, device)?;
+        let starts = words.f_narrow(0, 0, samples as i64)?;
+        let items = words.f_narrow(0, first_item, blocks.len() as i64 * 4)?.f_view([blocks.len() as i64, 4])?;
+        let lengths: Vec<_> = lengths.iter().map(|length| *length as i64).collect();
         let longest = lengths.iter().copied().max().unwrap_or(0);
-        let starts = Tensor::f_from_slice(&starts).and_then(|starts| starts.f_to_device(device));
-        let starts = starts.map_err(|error| Error::Torch { message: error.to_string() })?;
-        Ok(Self { starts, longest: longest as i64, rows: i64::from(rows) })
+        Ok(Self { starts, items, lengths, longest, rows: i64::from(rows) })
     }
 
     /// Where the packing is.
@@ -65,7 +87,8 @@ impl Attended {
 /// Causal attention within each sample.
 ///
 /// # Shapes
-/// `query [rows, heads, width]`, `key` and `value [rows, groups, width]`, `groups` dividing `heads`; contiguous.
+/// `query [rows, heads, width]`, `key` and `value [rows, groups, width]`, `groups` dividing `heads`; rows may lie
+/// apart.
 ///
 /// # Errors
 /// If the operands do not fit the kernel or each other, or the device fails.
@@ -121,8 +144,10 @@ fn check(query: &Tensor, key: &Tensor, value: &Tensor, packing: &Packing) -> Res
                 "operands are bfloat16 or float16 on CUDA, heads a multiple of 8 up to {MAX_HEAD_DIM} wide, not {kind:?} on {device:?}, {width} wide"
             )));
         }
-        if tensor.device() != packing.starts.device() || !tensor.is_contiguous() {
-            return Err(wrong("operands are contiguous and on the device of the packing".to_owned()));
+        // Rows may be parts of longer ones.
+        let heads_are_rows = tensor.stride().get(1..) == Some(&[width, 1]);
+        if tensor.device() != packing.starts.device() || !heads_are_rows {
+            return Err(wrong("operands have whole rows and are on the device of the packing".to_owned()));
         }
     }
     Ok(())
@@ -149,6 +174,16 @@ mod tests {
         assert!(message([5, 4, 8], key, [5, 1, 8]).contains("do not fit"));
         assert!(message([5, 3, 8], key, key).contains("2 key heads do not divide 3 query heads"));
         assert!(message([5, 4, 8], key, key).contains("on CUDA"));
+    }
+
+    #[test]
+    fn long_work_begins_first() {
+        let packing = Packing::new(&[65, 0, 130, 1], Device::Cpu).unwrap();
+        let items = Vec::<i32>::try_from(packing.items.flatten(0, -1)).unwrap();
+        let items: Vec<_> = items.chunks(4).map(|item| [item[0], item[1], item[2]]).collect();
+        assert_eq!(items, [[65, 130, 2], [0, 65, 1], [65, 130, 1], [0, 65, 0], [65, 130, 0], [195, 1, 0]]);
+        assert_eq!(Vec::<i32>::try_from(&packing.starts).unwrap(), [0, 65, 65, 195, 196]);
+        assert_eq!(Packing::new(&[], Device::Cpu).unwrap().items.size(), [0, 4]);
     }
 
     #[test]

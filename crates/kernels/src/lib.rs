@@ -4,18 +4,28 @@
 //! CUDA where a driver is present, so that one binary serves both. Call it, and [`set_deterministic`], before the
 //! first tensor: libtorch looks once for either.
 
+mod cublas;
 mod cuda;
+mod element;
 mod error;
 mod flash;
+mod launch;
 mod memory;
 mod nvml;
+mod nvrtc;
+mod readback;
 mod shim;
+#[cfg(test)]
+mod testing;
+
+pub mod ops;
 
 pub use cuda::{CudaStatus, load_cuda};
 pub use error::Error;
 pub use flash::{Attended, Packing, flash_attention, flash_attention_backward};
 pub use memory::{CudaMemory, cuda_memory, empty_cuda_cache, reset_cuda_peak};
 pub use nvml::{NvmlDevice, NvmlMemory};
+pub use readback::{Readback, upload};
 pub use shim::{set_cudnn_benchmark, set_deterministic, set_tf32};
 
 /// Sets how many threads one operation on the CPU uses. Results depend on it in the last bits, so it stands in

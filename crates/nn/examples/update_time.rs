@@ -1,59 +1,81 @@
-//! Times optimizer updates of a model folder: `update_time FOLDER [cuda|cpu] [UPDATES]`.
+//! Times optimizer updates of a model folder, on the workload of `benches/gpu`:
+//! `update_time FOLDER LENGTHS.json [--updates N] [--cpu] [--no-save] [--full]`.
 //!
-//! Eight samples of 77 to 331 tokens an update, LoRA on four modules with dropout, embedding and head trained, bfloat16,
-//! checkpointing: the settings of `pipelines/qwen3-sft.yaml`. Prints one JSON object.
+//! Eight samples an update, their lengths in order from a JSON list of numbers; LoRA on four modules with dropout,
+//! embedding and head trained (but for `--no-save`), bfloat16, checkpointing: the settings of
+//! `pipelines/qwen3-sft.yaml`. Prints one JSON object. A figure is the median over the updates behind the first three.
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a development tool")]
 
 use std::time::Instant;
 
 use pipe_nn::{
     LoraConfig, Model, ModelOptions, PackedBatch, Precision, Sample,
-    optimizer::{AdamW, AdamWOptions, grad_norm},
+    optimizer::{AdamW, AdamWOptions},
     runtime::{Runtime, RuntimeOptions},
 };
 
-const LENGTHS: [usize; 8] = [214, 138, 331, 284, 110, 328, 77, 120];
+const SAMPLES: usize = 8;
 /// Updates that are not timed: libtorch loads its kernels.
-const WARM_UP: u64 = 2;
+const WARM_UP: usize = 3;
+const LONGEST: usize = 384;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let folder = arguments.first().expect("a model folder");
-    let gpus = usize::from(arguments.get(1).is_none_or(|device| device == "cuda"));
-    let updates: u64 = arguments.get(2).map_or(10, |text| text.parse().unwrap());
+    let flag = |name: &str| arguments.iter().any(|argument| argument == name);
+    let updates = arguments.iter().position(|argument| argument == "--updates");
+    let updates: usize = updates.map_or(20, |at| arguments[at + 1].parse().unwrap());
+    let lengths: Vec<usize> = serde_json::from_slice(&std::fs::read(&arguments[1]).unwrap()).unwrap();
+
+    let begin = Instant::now();
+    let gpus = usize::from(!flag("--cpu"));
     let runtime = Runtime::start(RuntimeOptions { gpus, threads: 2, tf32: true, cudnn_benchmark: true }).unwrap();
-    let start = Instant::now();
-    let mut model = Model::load(folder.as_ref(), &options(runtime.device())).unwrap();
-    let load_s = start.elapsed().as_secs_f64();
+    let mut model = Model::load(arguments[0].as_ref(), &options(runtime.device(), !flag("--no-save"))).unwrap();
+    let load_s = begin.elapsed().as_secs_f64();
     let optimizer = AdamWOptions { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 };
-    let mut optimizer = AdamW::new(optimizer, model.parameters()).unwrap();
-    let batch = batch(model.config().vocab_size);
-    let mut start = Instant::now();
-    let (mut first, mut last) = (0.0, 0.0);
-    for update in 0..WARM_UP + updates {
-        if update == WARM_UP {
-            start = Instant::now();
-        }
+    let mut optimizer = AdamW::new(optimizer, model.trained()).unwrap();
+    let vocab_size = model.config().vocab_size;
+    let mut lengths = lengths.into_iter().cycle().map(|length| if flag("--full") { LONGEST } else { length });
+    let batches: Vec<PackedBatch> = (0..WARM_UP + updates)
+        .map(|_| batch(&lengths.by_ref().take(SAMPLES).collect::<Vec<_>>(), vocab_size))
+        .collect();
+
+    let mut enqueue_seconds = Vec::new();
+    let (mut seconds, mut host_seconds, mut losses, mut first_update_s) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
+    for (update, batch) in (0..).zip(&batches) {
+        let start = Instant::now();
         model.zero_grad().unwrap();
-        let loss = model.forward_backward(&batch, batch.labels(), update).unwrap();
-        let norm = f64::try_from(grad_norm(model.parameters()).unwrap()).unwrap();
-        optimizer.update(model.parameters_mut(), 1e-4, norm as f32).unwrap();
-        last = loss.sum_nll / loss.labels as f64;
+        let loss = model.enqueue(batch, batch.labels(), update).unwrap();
+        let enqueued = start.elapsed().as_secs_f64();
+        let norm = optimizer.update(model.trained_mut(), 1e-4).unwrap();
+        host_seconds.push(start.elapsed().as_secs_f64());
+        enqueue_seconds.push(enqueued);
+        let loss = loss.read().unwrap();
+        let norm = norm.read().unwrap();
+        seconds.push(start.elapsed().as_secs_f64());
+        losses.push((loss.sum_nll / loss.labels as f64, norm));
         if update == 0 {
-            first = last;
+            first_update_s = begin.elapsed().as_secs_f64();
         }
     }
-    let seconds = start.elapsed().as_secs_f64() / updates as f64;
+    let tokens: usize = batches[WARM_UP..].iter().map(PackedBatch::tokens).sum();
+    let total: f64 = seconds[WARM_UP..].iter().sum();
     let memory: serde_json::Map<_, _> =
         runtime.memory().into_iter().map(|(name, bytes)| (name.to_owned(), bytes.into())).collect();
     let report = serde_json::json!({
-        "load_s": load_s, "update_s": seconds, "tokens": batch.tokens(),
-        "tokens_per_s": batch.tokens() as f64 / seconds, "first_loss": first, "last_loss": last, "memory": memory,
+        "load_s": load_s, "first_update_s": first_update_s, "update_s": median(&seconds[WARM_UP..]),
+        "host_s": median(&host_seconds[WARM_UP..]), "host_pass_s": median(&enqueue_seconds[WARM_UP..]), "tokens_per_s": tokens as f64 / total,
+        "first": losses[0], "last": losses.last(), "memory": memory,
     });
     println!("{report}");
 }
 
-fn options(device: tch::Device) -> ModelOptions {
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn options(device: tch::Device, save: bool) -> ModelOptions {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     let lora = LoraConfig {
         r: 8,
@@ -61,7 +83,7 @@ fn options(device: tch::Device) -> ModelOptions {
         target_modules: names(&["q_proj", "v_proj", "gate_proj", "down_proj"]),
         lora_dropout: 0.1,
         use_rslora: true,
-        modules_to_save: names(&["embed_tokens", "lm_head"]),
+        modules_to_save: if save { names(&["embed_tokens", "lm_head"]) } else { Vec::new() },
     };
     ModelOptions {
         lora,
@@ -73,11 +95,13 @@ fn options(device: tch::Device) -> ModelOptions {
     }
 }
 
-fn batch(vocab_size: usize) -> PackedBatch {
-    let rows: Vec<(Vec<u32>, Vec<i32>)> = LENGTHS
+fn batch(lengths: &[usize], vocab_size: usize) -> PackedBatch {
+    let rows: Vec<(Vec<u32>, Vec<i32>)> = lengths
         .iter()
-        .map(|length| {
-            let ids: Vec<u32> = (0..*length).map(|at| (at * at * 31 % vocab_size) as u32).collect();
+        .enumerate()
+        .map(|(row, length)| {
+            let ids: Vec<u32> =
+                (0..*length).map(|at| ((at * at * 31 + row * 7919 + length * 104_729) % vocab_size) as u32).collect();
             let labels = ids.iter().map(|id| *id as i32).collect();
             (ids, labels)
         })

@@ -6,7 +6,6 @@ use std::{
 };
 
 use pipe_hf::{ADAPTER_WEIGHTS_FILE, AdapterConfig, AdapterTensor, Checkpoint, Dtype, SafetensorsWriter, TensorSpec};
-use tch::TchError;
 
 use crate::{LoraConfig, Parameter, transfer};
 
@@ -40,7 +39,7 @@ pub fn save_adapter(
     };
     let mut specs = Vec::new();
     for parameter in parameters {
-        let shape: Vec<usize> = parameter.value.size().iter().map(|side| usize::try_from(*side).unwrap_or(0)).collect();
+        let shape: Vec<usize> = parameter.size().iter().map(|side| usize::try_from(*side).unwrap_or(0)).collect();
         specs.extend(keys(parameter).into_iter().map(|key| TensorSpec::new(key, Dtype::F32, shape.clone())));
     }
     let writer = SafetensorsWriter::create(&folder.join(ADAPTER_WEIGHTS_FILE), specs)?;
@@ -84,7 +83,7 @@ pub enum AdapterError {
         /// The tensor.
         key: String,
         /// Why it failed.
-        source: TchError,
+        source: Box<crate::Error>,
     },
     /// The adapter's settings are not those that were asked for.
     #[error(
@@ -238,7 +237,7 @@ impl SavedAdapter {
     fn load(&self, parameter: &mut Parameter) -> Result<(), AdapterError> {
         let key = &parameter.name;
         let found = &self.tensors.info(key)?.shape;
-        let expected = parameter.value.size();
+        let expected = parameter.size().to_vec();
         if !found.iter().map(|side| i64::try_from(*side).unwrap_or(-1)).eq(expected.iter().copied()) {
             let (folder, key, found) = (self.folder.clone(), key.clone(), found.clone());
             return Err(AdapterError::Shape { folder, key, found, expected });
@@ -260,6 +259,6 @@ fn saved_key(module: &str) -> String {
     AdapterTensor::Saved { module: module.to_owned() }.key()
 }
 
-fn copy_error(key: &str) -> impl Fn(TchError) -> AdapterError {
-    move |source| AdapterError::Tensor { key: key.to_owned(), source }
+fn copy_error(key: &str) -> impl Fn(crate::Error) -> AdapterError {
+    move |source| AdapterError::Tensor { key: key.to_owned(), source: Box::new(source) }
 }

@@ -21,9 +21,8 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tch::TchError;
 
-use crate::{Parameter, optimizer::AdamW, transfer};
+use crate::{Parameter, Parameters, optimizer::AdamW, transfer};
 
 const PREFIX: &str = "checkpoint-";
 const UNFINISHED: &str = "unfinished-checkpoint";
@@ -89,7 +88,7 @@ pub enum CheckpointError {
         /// The parameter.
         name: String,
         /// Why it failed.
-        source: TchError,
+        source: Box<crate::Error>,
     },
     /// The manifest could not be written as JSON.
     #[error("cannot describe the checkpoint")]
@@ -131,12 +130,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// If it cannot be written. Those that were there before are then still there.
-    pub fn save(
-        &self,
-        progress: &Progress,
-        parameters: &[Parameter],
-        optimizer: &AdamW,
-    ) -> Result<(), CheckpointError> {
+    pub fn save(&self, progress: &Progress, parameters: &Parameters, optimizer: &AdamW) -> Result<(), CheckpointError> {
         let unfinished = self.folder.join(UNFINISHED);
         remove(&unfinished)?;
         fs::create_dir(&unfinished).map_err(io("create", &unfinished))?;
@@ -150,7 +144,7 @@ impl Checkpoints {
             updates: progress.updates,
             threads: progress.threads,
             device: progress.device.clone(),
-            tensors: shapes(parameters),
+            tensors: shapes(parameters.list()),
             digests,
         };
         let digest = write_file(&unfinished.join(MANIFEST), &serde_json::to_vec_pretty(&manifest)?)?;
@@ -213,16 +207,19 @@ impl Checkpoint {
     ///
     /// # Errors
     /// If they are of another model, or cannot be read.
-    pub fn restore(&self, parameters: &mut [Parameter], optimizer: &mut AdamW) -> Result<(), CheckpointError> {
-        if shapes(parameters) != self.tensors {
+    pub fn restore(&self, parameters: &mut Parameters, optimizer: &mut AdamW) -> Result<(), CheckpointError> {
+        if shapes(parameters.list()) != self.tensors {
             return Err(CheckpointError::OtherModel { folder: self.folder.clone() });
         }
         let path = self.folder.join(TENSORS);
         let mut file = File::open(&path).map_err(io("open", &path))?;
-        for (parameter, moments) in parameters.iter_mut().zip(optimizer.restore(self.progress.updates)) {
-            for tensor in [&mut parameter.value, &mut moments.mean, &mut moments.square] {
+        optimizer.restore(self.progress.updates);
+        for index in 0..parameters.list().len() {
+            let mut states = optimizer.states(parameters, index).map_err(copy_error(&parameters.list()[index].name))?;
+            let parameter = &mut parameters.list_mut()[index];
+            for value in std::iter::once(&mut parameter.value).chain(&mut states) {
                 let read = |_, bytes: &mut [u8]| file.read_exact(bytes).map_err(io("read", &path));
-                transfer::from_bytes(tensor, read, copy_error(&parameter.name))?;
+                transfer::from_bytes(value, read, copy_error(&parameter.name))?;
             }
         }
         Ok(())
@@ -263,22 +260,23 @@ fn open(folder: &Path, name: &str) -> Result<Checkpoint, String> {
 }
 
 fn shapes(parameters: &[Parameter]) -> Vec<TensorShape> {
-    let shape = |parameter: &Parameter| TensorShape { name: parameter.name.clone(), shape: parameter.value.size() };
+    let shape = |parameter: &Parameter| TensorShape { name: parameter.name.clone(), shape: parameter.size().to_vec() };
     parameters.iter().map(shape).collect()
 }
 
 /// Writes the tensors and returns the digest of their bytes.
-fn write_tensors(path: &Path, parameters: &[Parameter], optimizer: &AdamW) -> Result<String, CheckpointError> {
+fn write_tensors(path: &Path, parameters: &Parameters, optimizer: &AdamW) -> Result<String, CheckpointError> {
     let file = File::create(path).map_err(io("create", path))?;
     let mut writer = BufWriter::new(file);
     let mut hasher = blake3::Hasher::new();
-    for (parameter, moments) in parameters.iter().zip(optimizer.moments()) {
-        for tensor in [&parameter.value, &moments.mean, &moments.square] {
+    for (index, parameter) in parameters.list().iter().enumerate() {
+        let states = optimizer.states(parameters, index).map_err(copy_error(&parameter.name))?;
+        for value in std::iter::once(&parameter.value).chain(&states) {
             let write = |_, bytes: &[u8]| {
                 hasher.update(bytes);
                 writer.write_all(bytes).map_err(io("write", path))
             };
-            transfer::to_bytes(tensor, write, copy_error(&parameter.name))?;
+            transfer::to_bytes(value, write, copy_error(&parameter.name))?;
         }
     }
     let file = writer.into_inner().map_err(|error| error.into_error()).map_err(io("write", path))?;
@@ -286,8 +284,8 @@ fn write_tensors(path: &Path, parameters: &[Parameter], optimizer: &AdamW) -> Re
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-fn copy_error(name: &str) -> impl Fn(TchError) -> CheckpointError {
-    move |source| CheckpointError::Tensor { name: name.to_owned(), source }
+fn copy_error(name: &str) -> impl Fn(crate::Error) -> CheckpointError {
+    move |source| CheckpointError::Tensor { name: name.to_owned(), source: Box::new(source) }
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<String, CheckpointError> {

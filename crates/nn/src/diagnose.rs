@@ -15,25 +15,26 @@ impl Model {
     }
 
     fn search(&mut self, batch: &PackedBatch, label_count: u64, update: u64) -> Result<String> {
-        for parameter in &self.parameters {
-            if !is_finite(&parameter.value)? {
+        for parameter in self.parameters() {
+            if !is_finite(&parameter.value()?)? {
                 return Ok(format!("the weights of {} are not finite", parameter.name));
             }
         }
         self.zero_grad()?;
         let mut finding = None;
-        self.observed(batch, label_count, update, &mut |place, tensor| {
+        let mut look = |place, tensor: &Tensor| {
             // What lies behind the first one only follows from it.
             if finding.is_none() && !is_finite(tensor)? {
                 finding = Some(describe(place, tensor, batch)?);
             }
             Ok(())
-        })?;
+        };
+        self.observed(batch, label_count, update, Some(&mut look))?;
         if let Some(finding) = finding {
             return Ok(finding);
         }
-        for parameter in &self.parameters {
-            if !is_finite(&parameter.grad)? {
+        for parameter in self.parameters() {
+            if !is_finite(&parameter.grad()?)? {
                 return Ok(format!(
                     "the gradient of {} is not finite, and the gradients of all layers are",
                     parameter.name

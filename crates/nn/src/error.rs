@@ -62,6 +62,15 @@ pub enum Error {
         /// Labels of the batch.
         batch: u64,
     },
+    /// A table's gradient cannot be read or written as a tensor of its own.
+    #[error("the gradient of {name} is a table's, which is never whole")]
+    TableGradient {
+        /// The parameter.
+        name: String,
+    },
+    /// States of an optimizer that cannot be read as tensors of the parameter's shape.
+    #[error("the states of this optimizer are kept in 8 bits")]
+    States,
     /// A pass without samples.
     #[error("a batch needs at least one sample")]
     EmptyBatch,

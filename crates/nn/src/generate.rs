@@ -1,14 +1,6 @@
 //! Greedy continuation of a prompt, with keys and values kept.
 
-use tch::Tensor;
-
-use crate::{
-    Error, Model,
-    batch::Span,
-    decoder::{Decoder, Pass},
-    error::Result,
-    layer::KeyValues,
-};
+use crate::{Error, Model, decoder::Decoder, error::Result, layer::KeyValues, norm::Stream};
 
 impl Model {
     /// Continues `prompt` with the most likely tokens, until one of `end_tokens`, which is part of the result, or for
@@ -55,16 +47,15 @@ impl Model {
 
     /// The most likely token behind `tokens`, the first of which stands at `position`.
     fn next_token(&self, tokens: &[i64], position: usize, caches: &mut [KeyValues]) -> Result<u32> {
-        let Decoder { layers, head, shape, .. } = &self.decoder;
+        let Decoder { layers, head, .. } = &self.decoder;
         let positions: Vec<i64> = (position..position + tokens.len()).map(|position| position as i64).collect();
-        let span = Span { start: 0, length: tokens.len(), labels: 0, place: 0, row: 0 };
-        let pass = Pass::of_tokens(*shape, (tokens, &positions), vec![span], None)?;
-        let mut h = self.decoder.embed(&pass, &self.parameters)?;
+        let pass = self.decoder.pass_of_tokens((tokens, &positions), &[tokens.len()], None)?;
+        let mut stream = Stream::new(self.decoder.embed(&pass, self.parameters.list())?);
         for (layer, cache) in layers.iter().zip(caches) {
-            h = layer.extend(&h, &pass, cache, &self.parameters)?;
+            stream = layer.extend(&stream, &pass, cache, self.parameters.list())?;
         }
-        let last: Tensor = h.f_narrow(0, tokens.len() as i64 - 1, 1)?;
-        let token = head.logits(&last, &self.parameters)?.f_argmax(1, false)?.f_int64_value(&[0])?;
+        let last = Stream::new(stream.sum()?.f_narrow(0, tokens.len() as i64 - 1, 1)?);
+        let token = head.logits(&last, self.parameters.list())?.f_argmax(1, false)?.f_int64_value(&[0])?;
         Ok(u32::try_from(token).unwrap_or(u32::MAX))
     }
 }

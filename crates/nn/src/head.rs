@@ -3,12 +3,27 @@
 //! Shape suffixes: N labelled positions, C those of a chunk, D width of the residual stream, V vocabulary.
 #![expect(non_snake_case, reason = "shape suffixes")]
 
-use tch::{Device, Kind, Tensor};
+use pipe_kernels::{
+    ops::{Layout, LoraInput, cross_entropy, cross_entropy_gradient, product, product_into},
+    upload,
+};
+use tch::{Device, Tensor};
 
-use crate::{Parameter, Precision, batch::PackedBatch, embedding::Table, error::Result, norm::RmsNorm};
+use crate::{
+    Parameter, Precision,
+    batch::PackedBatch,
+    embedding::Table,
+    error::Result,
+    norm::{RmsNorm, Stream, StreamGradient},
+    parameter::Gradient,
+    table_gradient::{Product, TableGradient},
+};
 
-/// Logits that are held at once: 256 MiB in float32.
+/// Logits that are held at once, about: 128 MiB in bfloat16.
 const LOGIT_VALUES: usize = 1 << 26;
+
+/// Rows of a chunk are a multiple of this: matrix products come in whole tiles.
+const CHUNK_STEP: usize = 256;
 
 /// The head of the model.
 #[derive(Debug)]
@@ -24,7 +39,7 @@ pub(crate) struct Head {
 pub(crate) struct Targets {
     /// Rows of the pass, `[N]`.
     rows: Tensor,
-    /// What they predict, `[N, 1]`.
+    /// What they predict, `[N]`, int32.
     tokens: Tensor,
 }
 
@@ -34,92 +49,118 @@ impl Targets {
         if batch.targets.is_empty() {
             return Ok(None);
         }
-        let rows = Tensor::f_from_slice(&batch.label_rows)?.f_to_device(device)?;
-        let tokens = Tensor::f_from_slice(&batch.targets)?.f_unsqueeze(1)?.f_to_device(device)?;
-        Ok(Some(Self { rows, tokens }))
+        let tokens: Vec<i32> = batch.targets.iter().map(|target| *target as i32).collect();
+        Ok(Some(Self { rows: upload(&batch.label_rows, device)?, tokens: upload(&tokens, device)? }))
     }
 }
 
 impl Head {
     /// The negative log-likelihood of each target, `[N]`, in the type of the residual stream.
-    pub(crate) fn loss(&self, h_TD: &Tensor, targets: &Targets, parameters: &[Parameter]) -> Result<Tensor> {
-        let x_ND = self.input(&h_TD.f_index_select(0, &targets.rows)?)?;
-        let weight_VD = self.table.matrix(self.precision.compute(), parameters)?;
+    pub(crate) fn loss(&self, stream: &Stream, targets: &Targets, parameters: &[Parameter]) -> Result<Tensor> {
+        let kind = self.precision.compute();
+        let x_ND = self.norm.forward(&labelled(stream, targets)?, self.norm.weight.size()[0], kind)?.x_TC;
+        let weight_VD = self.table.matrix(kind, parameters)?;
         let mut losses = Vec::new();
-        for (first, length) in self.chunks(x_ND.size()[0]) {
-            let logits_CV = self.product(&x_ND.f_narrow(0, first, length)?, &weight_VD)?;
-            let target_C1 = targets.tokens.f_narrow(0, first, length)?;
-            losses.push(likelihood(&logits_CV, &target_C1)?.0);
+        for (first, length) in self.chunks(0, x_ND.size()[0]) {
+            let logits_CV = product(&x_ND.f_narrow(0, first, length)?, &weight_VD.f_tr()?, kind)?;
+            losses.push(cross_entropy(&logits_CV, &targets.tokens.f_narrow(0, first, length)?)?.losses_N);
         }
-        Ok(Tensor::f_cat(&losses, 0)?.f_squeeze_dim(1)?)
+        Ok(Tensor::f_cat(&losses, 0)?)
     }
 
-    /// The same, with the gradient of `sum / count`: that of the residual stream, `[T, D]`, and, added to its
-    /// parameter, that of the head.
+    /// The same, with the gradient of `sum / count`: that of the residual stream, and, added to its parameter, that of
+    /// the head.
     pub(crate) fn loss_backward(
         &self,
-        h_TD: &Tensor,
+        stream: &Stream,
         targets: &Targets,
         count: f64,
         parameters: &mut [Parameter],
-    ) -> Result<(Tensor, Tensor)> {
-        let compute = self.precision.compute();
-        let h_ND = h_TD.f_index_select(0, &targets.rows)?;
-        let x_ND = self.input(&h_ND)?;
-        let weight_VD = self.table.matrix(compute, parameters)?;
-        let (mut losses, mut dx) = (Vec::new(), Vec::new());
-        for (first, length) in self.chunks(x_ND.size()[0]) {
-            let x_CD = x_ND.f_narrow(0, first, length)?;
-            let target_C1 = targets.tokens.f_narrow(0, first, length)?;
-            let mut logits_CV = self.product(&x_CD, &weight_VD)?;
-            let (loss_C1, normaliser_C1) = likelihood(&logits_CV, &target_C1)?;
-            losses.push(loss_C1);
-            // d loss / d logits = (softmax - one at the target) / count
-            let mut d_logits_CV = logits_CV.f_sub_(&normaliser_C1)?.f_exp_()?;
-            let at_target_C1 = d_logits_CV.f_gather(1, &target_C1, false)?.f_sub_scalar_(1.0)?;
-            let d_logits_CV =
-                d_logits_CV.f_scatter_(1, &target_C1, &at_target_C1)?.f_mul_scalar_(1.0 / count)?.f_to_kind(compute)?;
-            dx.push(d_logits_CV.f_mm(&weight_VD)?);
-            if let Some(index) = self.table.trained() {
-                parameters[index].add_product(&d_logits_CV, &x_CD)?;
-            }
+    ) -> Result<(Tensor, StreamGradient)> {
+        let kind = self.precision.compute();
+        let width = self.norm.weight.size()[0];
+        let normed = self.norm.forward(&labelled(stream, targets)?, width, kind)?;
+        let weight_VD = self.table.matrix(kind, parameters)?;
+        let (positions, _) = normed.x_TC.size2()?;
+        let dx_ND = Tensor::f_empty_like(&normed.x_TC)?;
+        let (mut losses, mut lse) = (Vec::new(), Vec::new());
+        // For the gradient of a trained table, that of the logits of so many positions stays: half the memory that the
+        // table's gradient would take.
+        let kept = match self.gradient(parameters) {
+            Some(table) => (width - table.kept_positions()).clamp(0, positions),
+            None => 0,
+        };
+        let kept_KV = Tensor::f_empty([kept, self.vocab_size as i64], (kind, weight_VD.device()))?;
+        for (first, length) in self.chunks(0, kept).chain(self.chunks(kept, positions)) {
+            let x_CD = normed.x_TC.f_narrow(0, first, length)?;
+            let tokens_C = targets.tokens.f_narrow(0, first, length)?;
+            let logits_CV = match first < kept {
+                true => kept_KV.f_narrow(0, first, length)?,
+                false => Tensor::f_empty([length, self.vocab_size as i64], (kind, weight_VD.device()))?,
+            };
+            product_into(&logits_CV, &x_CD, &weight_VD.f_tr()?, false)?;
+            let entropy = cross_entropy(&logits_CV, &tokens_C)?;
+            // The logits become their gradient where they lie.
+            cross_entropy_gradient(&logits_CV, &tokens_C, &entropy.lse_N, 1.0 / count, 0)?;
+            product_into(&dx_ND.f_narrow(0, first, length)?, &logits_CV, &weight_VD, false)?;
+            losses.push(entropy.losses_N);
+            lse.push(entropy.lse_N);
         }
         drop(weight_VD);
-        let dx_ND = Tensor::f_cat(&dx, 0)?.f_to_kind(self.precision.master())?;
-        let dh_TD = h_TD.f_zeros_like()?.f_index_copy_(0, &targets.rows, &self.norm.backward(&dx_ND, &h_ND)?)?;
-        Ok((Tensor::f_cat(&losses, 0)?.f_squeeze_dim(1)?, dh_TD))
+        if let Some(table) = self.gradient(parameters) {
+            let lse_N = Tensor::f_cat(&lse, 0)?;
+            for (first, end, d_logits_NV) in [(0, kept, Some(kept_KV)), (kept, positions, None)] {
+                if first == end {
+                    continue;
+                }
+                let part = |tensor: &Tensor| tensor.f_narrow(0, first, end - first);
+                table.add_product(Product {
+                    x_ND: part(&normed.x_TC)?,
+                    tokens_N: part(&targets.tokens)?,
+                    lse_N: part(&lse_N)?,
+                    scale: 1.0 / count,
+                    d_logits_NV,
+                });
+            }
+        }
+        let layout = Layout::new(width, &[], false);
+        let input = LoraInput { dx_TC: &dx_ND, layout: &layout, adapters: &[], dropout: None };
+        let gradient_ND = self.norm.backward(&input, (&normed.h_TD, &normed.rstd_T), &normed.h_TD.f_zeros_like()?)?;
+        let spread = |rows_ND: &Tensor| {
+            Tensor::f_zeros([stream.h.size()[0], width], (rows_ND.f_kind()?, rows_ND.device()))?.f_index_copy_(
+                0,
+                &targets.rows,
+                rows_ND,
+            )
+        };
+        let gradient = StreamGradient { exact: spread(&gradient_ND.exact)?, rounded: spread(&gradient_ND.rounded)? };
+        Ok((Tensor::f_cat(&losses, 0)?, gradient))
     }
 
-    /// The logits of some rows of the residual stream, in its type: `[rows, D]` to `[rows, V]`.
-    pub(crate) fn logits(&self, h: &Tensor, parameters: &[Parameter]) -> Result<Tensor> {
-        self.product(&self.input(h)?, &self.table.matrix(self.precision.compute(), parameters)?)
+    fn gradient<'a>(&self, parameters: &'a mut [Parameter]) -> Option<&'a mut TableGradient> {
+        match &mut parameters[self.table.trained()?].gradient {
+            Gradient::Table(table) => Some(table),
+            Gradient::Whole(_) => None,
+        }
     }
 
-    fn input(&self, h: &Tensor) -> Result<Tensor> {
-        Ok(self.norm.forward(h)?.f_to_kind(self.precision.compute())?)
+    /// The logits of all rows of the residual stream, in its type: `[T, D]` to `[T, V]`.
+    pub(crate) fn logits(&self, stream: &Stream, parameters: &[Parameter]) -> Result<Tensor> {
+        let kind = self.precision.compute();
+        let x_TD = self.norm.forward(stream, self.norm.weight.size()[0], kind)?.x_TC;
+        let weight_VD = self.table.matrix(kind, parameters)?;
+        Ok(product(&x_TD, &weight_VD.f_tr()?, kind)?.f_to_kind(self.precision.master())?)
     }
 
-    fn product(&self, x: &Tensor, weight_VD: &Tensor) -> Result<Tensor> {
-        Ok(x.f_mm(&weight_VD.f_tr()?)?.f_to_kind(self.precision.master())?)
-    }
-
-    fn chunks(&self, rows: i64) -> impl Iterator<Item = (i64, i64)> + use<> {
-        let chunk = (LOGIT_VALUES / self.vocab_size.max(1)).max(1) as i64;
-        (0..rows).step_by(chunk as usize).map(move |first| (first, chunk.min(rows - first)))
+    /// Rows from `begin` to `end` in chunks, as first and number.
+    fn chunks(&self, begin: i64, end: i64) -> impl Iterator<Item = (i64, i64)> + use<> {
+        let chunk = (LOGIT_VALUES / self.vocab_size.max(1)).max(1).next_multiple_of(CHUNK_STEP);
+        (begin..end).step_by(chunk).map(move |first| (first, (chunk as i64).min(end - first)))
     }
 }
 
-/// The negative log-likelihood of the targets and the logarithm of the sum of exponentials, both `[C, 1]`.
-fn likelihood(logits_CV: &Tensor, target_C1: &Tensor) -> Result<(Tensor, Tensor)> {
-    let normaliser_C1 = logits_CV.f_logsumexp([1].as_slice(), true)?;
-    let loss_C1 = normaliser_C1.f_sub(&logits_CV.f_gather(1, target_C1, false)?)?;
-    Ok((loss_C1, normaliser_C1))
-}
-
-/// The losses as float64 on the host: the one wait for the device of a pass.
-pub(crate) fn read_back(losses_N: &Tensor) -> Result<Vec<f64>> {
-    let losses_N = losses_N.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?;
-    let mut values = vec![0.0; losses_N.numel()];
-    losses_N.f_copy_data(&mut values, losses_N.numel())?;
-    Ok(values)
+/// The labelled rows of a residual stream.
+fn labelled(stream: &Stream, targets: &Targets) -> Result<Stream> {
+    let rows = |tensor: &Tensor| tensor.f_index_select(0, &targets.rows);
+    Ok(Stream { h: rows(&stream.h)?, add: stream.add.as_ref().map(rows).transpose()? })
 }

@@ -1,33 +1,31 @@
 //! One block of the decoder: attention, then the MLP, each behind a norm and beside the residual stream.
 //!
-//! Shape suffixes: T tokens of the pass, D width of the residual stream.
+//! Shape suffixes: T tokens of the pass, D width of the residual stream, C columns of an augmented input (see
+//! `pipe_kernels::ops::Layout`), O width out of a projection.
 #![expect(non_snake_case, reason = "shape suffixes")]
 
 use pipe_hf::ModelConfig;
-use tch::Tensor;
+use pipe_kernels::ops::{
+    Heads, Normed, input_gradient, swiglu, swiglu_backward, turn_heads, turn_heads_backward, widen_columns,
+};
+use tch::{Kind, Tensor};
 
 use crate::{
     LoraConfig, Parameter, Precision,
     attention::{Attended, Operands},
     decoder::Pass,
-    dropout::Mask,
     error::Result,
-    linear::Linear,
     loader::Loader,
     lora::{Lora, TARGET_MODULES},
-    norm::RmsNorm,
-    parameter::GradientSum,
-    rope::Rope,
+    norm::{RmsNorm, Stream, StreamGradient},
+    projection::{Part, Projection},
 };
 
-// Places of the linear layers in [`TARGET_MODULES`].
-const Q: usize = 0;
-const K: usize = 1;
-const V: usize = 2;
-const O: usize = 3;
-const GATE: usize = 4;
-const UP: usize = 5;
-const DOWN: usize = 6;
+// Which of [`TARGET_MODULES`] share an input.
+const QKV: std::ops::Range<usize> = 0..3;
+const OUTPUT: std::ops::Range<usize> = 3..4;
+const GATE_UP: std::ops::Range<usize> = 4..6;
+const DOWN: std::ops::Range<usize> = 6..7;
 
 /// What the linear layers of a block have in common with those of others: how far back their gradient is from the
 /// block's output.
@@ -57,65 +55,59 @@ impl Depth {
 /// One block.
 #[derive(Debug)]
 pub(crate) struct Layer {
-    number: usize,
-    precision: Precision,
+    kind: Kind,
+    /// Heads of queries, and of keys and values.
+    heads: i64,
+    groups: i64,
     head_dim: i64,
     attention_norm: RmsNorm,
     /// Norms of each head of queries and keys, where the model has them.
     head_norms: Option<[RmsNorm; 2]>,
     mlp_norm: RmsNorm,
-    /// In the order of [`TARGET_MODULES`].
-    linears: Vec<Linear>,
+    qkv: Projection,
+    output: Projection,
+    gate_up: Projection,
+    down: Projection,
 }
 
 /// What the backward pass needs of a forward pass.
 #[derive(Debug)]
 pub(crate) struct Activations {
-    /// Input of the block.
-    h_TD: Tensor,
-    projected: Projected,
-    /// Input of the output projection.
+    /// The residual stream in front of the block.
+    before: Normed,
+    qkv_TO: Tensor,
+    operands: Operands,
     attended: Attended,
-    mlp: Mlp,
-    adapters: Adapters,
-    /// `None` after [`Activations::forget_masks`].
-    masks: Option<Masks>,
+    /// Input of the output projection.
+    attended_TC: Tensor,
+    /// The residual stream between attention and MLP.
+    between: Normed,
+    gate_up_TO: Tensor,
+    /// Input of the down projection.
+    product_TC: Tensor,
+    matrices: Option<Matrices>,
+}
+
+/// The unpacked weights of a block.
+#[derive(Debug)]
+struct Matrices {
+    qkv: Tensor,
+    output: Tensor,
+    gate_up: Tensor,
 }
 
 impl Activations {
-    /// Leaves the masks to be computed again, rather than keep those of every layer.
-    pub(crate) fn forget_masks(mut self) -> Self {
-        self.masks = None;
+    /// The residual stream in front of the block, from which everything can be computed again.
+    pub(crate) fn input(&self) -> Tensor {
+        self.before.h_TD.shallow_clone()
+    }
+
+    /// Leaves the weights to be unpacked again, rather than keep those of every layer.
+    pub(crate) fn forget_matrices(mut self) -> Self {
+        self.matrices = None;
         self
     }
 }
-
-/// The way to attention.
-#[derive(Debug)]
-struct Projected {
-    /// Input of the query, key and value projections.
-    input: Tensor,
-    /// Queries and keys before their norms, `[T, heads, d]`, where the model has those.
-    before_norms: Option<[Tensor; 2]>,
-    operands: Operands,
-}
-
-/// The way behind attention.
-#[derive(Debug)]
-struct Mlp {
-    /// The residual stream between attention and MLP.
-    middle_TD: Tensor,
-    /// Input of the gate and up projections.
-    input: Tensor,
-    gate: Tensor,
-    up: Tensor,
-}
-
-/// What each adapter keeps for its backward pass, in the order of [`TARGET_MODULES`].
-type Adapters = [Option<Tensor>; 7];
-
-/// Masks of the inputs of the adapters, in the same order.
-type Masks = [Option<Mask>; 7];
 
 impl Layer {
     /// Reads the frozen part and makes fresh adapters.
@@ -128,175 +120,212 @@ impl Layer {
         parameters: &mut Vec<Parameter>,
     ) -> Result<Self> {
         let prefix = format!("model.layers.{number}");
-        let mut linears = Vec::with_capacity(TARGET_MODULES.len());
+        let mut parts = Vec::with_capacity(TARGET_MODULES.len());
         for (index, module) in TARGET_MODULES.iter().enumerate() {
-            let path = format!("{prefix}.{}.{module}", if index < GATE { "self_attn" } else { "mlp" });
+            let path = format!("{prefix}.{}.{module}", if index < GATE_UP.start { "self_attn" } else { "mlp" });
             let (weight, shape) = loader.linear(&path)?;
             let adapter = lora.targets(module);
             let adapter = adapter.then(|| Lora::new(lora, &path, shape, (seed, precision, device), parameters));
-            let (width, bias, lora) = (shape[1], loader.bias(&path)?, adapter.transpose()?);
-            linears.push(Linear { width, weight, bias, lora });
+            let (bias, lora, module) = (loader.bias(&path)?, adapter.transpose()?, module_number(number, index));
+            parts.push(Part { weight, bias, lora, module });
         }
+        let mut parts = parts.into_iter();
+        let mut projection =
+            |group: std::ops::Range<usize>| Projection::new(parts.by_ref().take(group.len()).collect());
+        let [qkv, output, gate_up, down] = [QKV, OUTPUT, GATE_UP, DOWN].map(&mut projection);
         let norm = |name: &str| loader.norm(&format!("{prefix}.{name}.weight"));
         let head_norms = match config.qk_norm {
             true => Some([norm("self_attn.q_norm")?, norm("self_attn.k_norm")?]),
             false => None,
         };
         Ok(Self {
-            number,
-            precision,
+            kind: precision.compute(),
+            heads: config.num_attention_heads as i64,
+            groups: config.num_key_value_heads as i64,
             head_dim: config.head_dim as i64,
             attention_norm: norm("input_layernorm")?,
             head_norms,
             mlp_norm: norm("post_attention_layernorm")?,
-            linears,
+            qkv,
+            output,
+            gate_up,
+            down,
         })
     }
 
-    /// The block's output, `[T, D]`, and what [`Layer::backward`] needs.
+    /// The residual stream behind the block, and what [`Layer::backward`] needs.
     pub(crate) fn forward(
         &self,
-        h_TD: &Tensor,
+        stream: &Stream,
         pass: &Pass,
         parameters: &[Parameter],
-    ) -> Result<(Tensor, Activations)> {
-        let mut run =
-            Run { linears: &self.linears, masks: self.masks(pass)?, parameters, adapters: Adapters::default() };
-        let projected = self.project(h_TD, &pass.rope, &mut run)?;
-        let attended = pass.attention.forward(&projected.operands, &pass.spans)?;
-        let (output_TD, mlp) = self.after_attention(h_TD, &attended.values, &mut run)?;
-        let Run { adapters, masks, .. } = run;
-        let (h_TD, masks) = (h_TD.shallow_clone(), Some(masks));
-        Ok((output_TD, Activations { h_TD, projected, attended, mlp, adapters, masks }))
+    ) -> Result<(Stream, Activations)> {
+        let activations = self.activations(stream, pass, parameters)?;
+        let matrix_OC = self.down.matrix(self.kind, parameters)?;
+        let add = self.down.forward(&activations.product_TC, &matrix_OC)?;
+        let h = activations.between.h_TD.shallow_clone();
+        Ok((Stream { h, add: Some(add) }, activations))
     }
 
-    /// The block's output for tokens behind those in `cache`, which takes them up.
+    /// Everything in front of the down projection, which the backward pass does not need.
+    pub(crate) fn activations(&self, stream: &Stream, pass: &Pass, parameters: &[Parameter]) -> Result<Activations> {
+        let qkv = self.qkv.matrix(self.kind, parameters)?;
+        let (before, qkv_TO, operands) = self.project(stream, &qkv, pass, parameters)?;
+        let attended = pass.attention.forward(&operands)?;
+        let output = self.output.matrix(self.kind, parameters)?;
+        let (attended_TC, add) = self.project_output(&attended.output, &output, pass, parameters)?;
+        let between = Stream { h: before.h_TD.shallow_clone(), add: Some(add) };
+        let gate_up = self.gate_up.matrix(self.kind, parameters)?;
+        let (between, gate_up_TO, product_TC) = self.product(&between, &gate_up, pass, parameters)?;
+        let matrices = Some(Matrices { qkv, output, gate_up });
+        Ok(Activations { before, qkv_TO, operands, attended, attended_TC, between, gate_up_TO, product_TC, matrices })
+    }
+
+    /// The residual stream behind the block, for tokens behind those in `cache`, which takes them up.
     pub(crate) fn extend(
         &self,
-        h_TD: &Tensor,
+        stream: &Stream,
         pass: &Pass,
         cache: &mut KeyValues,
         parameters: &[Parameter],
-    ) -> Result<Tensor> {
-        let mut run =
-            Run { linears: &self.linears, masks: Masks::default(), parameters, adapters: Adapters::default() };
-        let operands = self.project(h_TD, &pass.rope, &mut run)?.operands;
+    ) -> Result<Stream> {
+        let (before, _, operands) = self.project(stream, &self.qkv.matrix(self.kind, parameters)?, pass, parameters)?;
         let attended = match cache.is_empty() {
-            true => pass.attention.forward(&cache.extend(operands)?, &pass.spans)?.values,
-            false => pass.attention.forward_sample(&cache.extend(operands)?)?,
+            true => pass.attention.forward(&cache.extend(operands)?)?.output,
+            false => pass.attention.forward_late(&cache.extend(operands)?)?,
         };
-        Ok(self.after_attention(h_TD, &attended, &mut run)?.0)
+        let output = self.output.matrix(self.kind, parameters)?;
+        let (_, add) = self.project_output(&attended, &output, pass, parameters)?;
+        let between = Stream { h: before.h_TD, add: Some(add) };
+        let gate_up = self.gate_up.matrix(self.kind, parameters)?;
+        let (between, _, product_TC) = self.product(&between, &gate_up, pass, parameters)?;
+        let add = self.down.forward(&product_TC, &self.down.matrix(self.kind, parameters)?)?;
+        Ok(Stream { h: between.h_TD, add: Some(add) })
     }
 
-    /// Queries, keys and values, ready for attention.
-    fn project(&self, h_TD: &Tensor, rope: &Rope, run: &mut Run<'_>) -> Result<Projected> {
-        let compute = self.precision.compute();
-        let input = self.attention_norm.forward(h_TD)?.f_to_kind(compute)?;
-        let mut heads = |index: usize| -> Result<Tensor> {
-            let projected = run.linear(index, &input)?;
-            Ok(projected.f_view([projected.size()[0], -1, self.head_dim])?)
-        };
-        let (q, k, v) = (heads(Q)?, heads(K)?, heads(V)?);
-        let turn = |heads: &Tensor| -> Result<Tensor> { Ok(rope.forward(heads)?.f_to_kind(compute)?) };
-        let (operands, before_norms) = match &self.head_norms {
-            Some([q_norm, k_norm]) => {
-                let operands = Operands { q: turn(&q_norm.forward(&q)?)?, k: turn(&k_norm.forward(&k)?)?, v };
-                (operands, Some([q, k]))
-            }
-            None => (Operands { q: turn(&q)?, k: turn(&k)?, v }, None),
-        };
-        Ok(Projected { input, before_norms, operands })
+    /// Queries, keys and values: as they are projected, and ready for attention.
+    fn project(
+        &self,
+        stream: &Stream,
+        matrix_OC: &Tensor,
+        pass: &Pass,
+        parameters: &[Parameter],
+    ) -> Result<(Normed, Tensor, Operands)> {
+        let before = self.attention_norm.forward(stream, self.qkv.columns(), self.kind)?;
+        self.qkv.complete(&before.x_TC, pass, parameters)?;
+        let qkv_TO = self.qkv.forward(&before.x_TC, matrix_OC)?;
+        let (q, k) = turn_heads(&qkv_TO, &self.turn(pass))?;
+        let first = (self.heads + self.groups) * self.head_dim;
+        let v = qkv_TO.f_narrow(1, first, self.groups * self.head_dim)?.f_unflatten(1, [self.groups, self.head_dim])?;
+        Ok((before, qkv_TO, Operands { q, k, v }))
     }
 
-    /// The block's output, from what its tokens attend to.
-    fn after_attention(&self, h_TD: &Tensor, attended: &Tensor, run: &mut Run<'_>) -> Result<(Tensor, Mlp)> {
-        let middle_TD = h_TD.f_add(&run.linear(O, attended)?)?;
-        let input = self.mlp_norm.forward(&middle_TD)?.f_to_kind(self.precision.compute())?;
-        let (gate, up) = (run.linear(GATE, &input)?, run.linear(UP, &input)?);
-        let output_TD = middle_TD.f_add(&run.linear(DOWN, &gate.f_silu()?.f_mul_(&up)?)?)?;
-        Ok((output_TD, Mlp { middle_TD, input, gate, up }))
+    /// The completed input of the output projection, and its result.
+    fn project_output(
+        &self,
+        attended: &Tensor,
+        matrix_OC: &Tensor,
+        pass: &Pass,
+        parameters: &[Parameter],
+    ) -> Result<(Tensor, Tensor)> {
+        let attended_TC = match self.output.columns() == self.output.width() {
+            true => attended.shallow_clone(),
+            false => widen_columns(attended, self.output.columns())?,
+        };
+        self.output.complete(&attended_TC, pass, parameters)?;
+        let add = self.output.forward(&attended_TC, matrix_OC)?;
+        Ok((attended_TC, add))
     }
 
-    /// Adds to the gradients of the block's adapters, down to `depth`.
-    ///
-    /// # Shapes
-    /// `dy [T, D]`; the gradient of the input, `[T, D]`, if `depth` is [`Depth::Input`].
+    /// The way to the completed input of the down projection.
+    fn product(
+        &self,
+        stream: &Stream,
+        matrix_OC: &Tensor,
+        pass: &Pass,
+        parameters: &[Parameter],
+    ) -> Result<(Normed, Tensor, Tensor)> {
+        let between = self.mlp_norm.forward(stream, self.gate_up.columns(), self.kind)?;
+        self.gate_up.complete(&between.x_TC, pass, parameters)?;
+        let gate_up_TO = self.gate_up.forward(&between.x_TC, matrix_OC)?;
+        let product_TC = swiglu(&gate_up_TO, self.down.columns())?;
+        self.down.complete(&product_TC, pass, parameters)?;
+        Ok((between, gate_up_TO, product_TC))
+    }
+
+    /// Adds to the gradients of the block's adapters, down to `depth`; gives the gradient of the residual stream in
+    /// front of the block if `depth` is [`Depth::Input`].
     pub(crate) fn backward(
         &self,
-        dy_TD: Tensor,
+        dy: StreamGradient,
         activations: Activations,
         depth: Depth,
         pass: &Pass,
-        parameters: &mut [Parameter],
-    ) -> Result<Option<Tensor>> {
-        let Activations { h_TD, projected, attended, mlp, adapters, masks } = activations;
-        let masks = match masks {
-            Some(masks) => masks,
-            None => self.masks(pass)?,
+        parameters: &[Parameter],
+    ) -> Result<Option<StreamGradient>> {
+        let Activations { before, qkv_TO, operands, attended, attended_TC, between, gate_up_TO, product_TC, matrices } =
+            activations;
+        let (qkv, output, gate_up) = match matrices {
+            Some(Matrices { qkv, output, gate_up }) => (Some(qkv), Some(output), Some(gate_up)),
+            None => (None, None, None),
         };
-        let (compute, master) = (self.precision.compute(), self.precision.master());
-        let mut back = |index: usize, dy: &Tensor, x: &Tensor, input: Option<&mut GradientSum>| {
-            let adapter = adapters[index].as_ref();
-            self.linears[index].backward(dy, (x, adapter), masks[index].as_ref(), parameters, input)
+        let unpacked = |matrix: Option<Tensor>, projection: &Projection| match matrix {
+            Some(matrix) => Ok(matrix),
+            None => projection.matrix(self.kind, parameters),
         };
 
-        let silu = mlp.gate.f_silu()?;
-        let mut d_product = GradientSum::new(compute);
-        let wanted = depth < Depth::Down;
-        back(DOWN, &dy_TD.f_to_kind(compute)?, &silu.f_mul(&mlp.up)?, wanted.then_some(&mut d_product))?;
-        let Some(d_product) = d_product.into_inner() else { return Ok(None) };
-        let d_up = d_product.f_mul(&silu)?;
-        let d_gate = mlp.gate.f_silu_backward(&d_product.f_mul(&mlp.up)?)?;
-        drop((silu, d_product));
+        let down = self.down.matrix(self.kind, parameters)?;
+        let dx = self.down.backward(&dy.rounded, (&product_TC, &down), depth < Depth::Down, pass, parameters)?;
+        drop((down, product_TC));
+        let (Some(dx_TC), true) = (dx, depth < Depth::Down) else { return Ok(None) };
+        let dy_TO = self.down.finish(&dx_TC, pass, parameters, |input| swiglu_backward(input, &gate_up_TO))?;
+        drop((dx_TC, gate_up_TO));
 
-        let mut d_mlp_in = GradientSum::new(master);
-        let wanted = depth < Depth::Mlp;
-        back(GATE, &d_gate, &mlp.input, wanted.then_some(&mut d_mlp_in))?;
-        back(UP, &d_up, &mlp.input, wanted.then_some(&mut d_mlp_in))?;
-        drop((d_gate, d_up));
-        let Some(d_mlp_in) = d_mlp_in.into_inner() else { return Ok(None) };
-        let d_middle_TD = self.mlp_norm.backward(&d_mlp_in, &mlp.middle_TD)?.f_add_(&dy_TD)?;
-        drop((d_mlp_in, dy_TD));
+        let gate_up = unpacked(gate_up, &self.gate_up)?;
+        let dx = self.gate_up.backward(&dy_TO, (&between.x_TC, &gate_up), depth < Depth::Mlp, pass, parameters)?;
+        drop((gate_up, dy_TO));
+        let (Some(dx_TC), true) = (dx, depth < Depth::Mlp) else { return Ok(None) };
+        let Normed { h_TD, rstd_T, .. } = &between;
+        let dy = self
+            .gate_up
+            .finish(&dx_TC, pass, parameters, |input| self.mlp_norm.backward(input, (h_TD, rstd_T), &dy.exact))?;
+        drop((dx_TC, between));
 
-        let mut d_attended = GradientSum::new(compute);
-        let wanted = depth < Depth::Output;
-        back(O, &d_middle_TD.f_to_kind(compute)?, &attended.values, wanted.then_some(&mut d_attended))?;
-        let Some(d_attended) = d_attended.into_inner() else { return Ok(None) };
-        let d = pass.attention.backward(&d_attended, &projected.operands, &attended, &pass.spans)?;
-        drop(d_attended);
+        let output = unpacked(output, &self.output)?;
+        let dx = self.output.backward(&dy.rounded, (&attended_TC, &output), depth < Depth::Output, pass, parameters)?;
+        drop((output, attended_TC));
+        let (Some(dx_TC), true) = (dx, depth < Depth::Output) else { return Ok(None) };
+        let d_attended = match self.output.columns() == self.output.width() {
+            true => dx_TC,
+            false => self.output.finish(&dx_TC, pass, parameters, input_gradient)?,
+        };
+        let d = pass.attention.backward(&d_attended, &operands, &attended)?;
+        drop((d_attended, operands, attended));
+        let dy_TO = turn_heads_backward(&d.q, &d.k, &d.v, &qkv_TO, &self.turn(pass))?;
+        drop((d, qkv_TO));
 
-        let mut d_attention_in = GradientSum::new(master);
-        for (index, gradient) in
-            [(Q, self.unturn(&d.q, Q, &projected, pass)?), (K, self.unturn(&d.k, K, &projected, pass)?), (V, d.v)]
-        {
-            let wanted = depth == Depth::Input;
-            back(index, &gradient.f_flatten(1, 2)?, &projected.input, wanted.then_some(&mut d_attention_in))?;
-        }
-        let Some(d_attention_in) = d_attention_in.into_inner() else { return Ok(None) };
-        Ok(Some(self.attention_norm.backward(&d_attention_in, &h_TD)?.f_add_(&d_middle_TD)?))
+        let qkv = unpacked(qkv, &self.qkv)?;
+        let dx = self.qkv.backward(&dy_TO, (&before.x_TC, &qkv), depth == Depth::Input, pass, parameters)?;
+        let (Some(dx_TC), true) = (dx, depth == Depth::Input) else { return Ok(None) };
+        let Normed { h_TD, rstd_T, .. } = &before;
+        let dy = self
+            .qkv
+            .finish(&dx_TC, pass, parameters, |input| self.attention_norm.backward(input, (h_TD, rstd_T), &dy.exact))?;
+        Ok(Some(dy))
     }
 
-    /// Back through the rotary embedding and, where there is one, the norm of the heads; `index` is [`Q`] or [`K`].
-    fn unturn(&self, gradient: &Tensor, index: usize, projected: &Projected, pass: &Pass) -> Result<Tensor> {
-        let gradient = pass.rope.backward(&gradient.f_to_kind(self.precision.master())?)?;
-        let gradient = match (&self.head_norms, &projected.before_norms) {
-            (Some(norms), Some(inputs)) => norms[index].backward(&gradient, &inputs[index])?,
-            _ => gradient,
-        };
-        Ok(gradient.f_to_kind(self.precision.compute())?)
-    }
-
-    /// The dropout masks of the block's adapters; module numbers do not depend on which are trained.
-    fn masks(&self, pass: &Pass) -> Result<Masks> {
-        let mut masks = Masks::default();
-        let Some(dropout) = &pass.dropout else { return Ok(masks) };
-        let trained: Vec<usize> = (0..7).filter(|index| self.linears[*index].lora.is_some()).collect();
-        let modules: Vec<(u32, usize)> =
-            trained.iter().map(|index| (module_number(self.number, *index), self.linears[*index].width)).collect();
-        for (index, mask) in trained.into_iter().zip(dropout.masks(&modules)?) {
-            masks[index] = Some(mask);
+    /// How queries and keys are normed and turned.
+    fn turn<'a>(&'a self, pass: &'a Pass) -> Heads<'a> {
+        Heads {
+            heads: self.heads,
+            groups: self.groups,
+            head_dim: self.head_dim,
+            norms: self.head_norms.as_ref().map(|[q, k]| [&q.weight, &k.weight]),
+            epsilon: self.attention_norm.epsilon,
+            cos_Pd: &pass.rope.cos,
+            sin_Pd: &pass.rope.sin,
+            positions_T: &pass.positions,
         }
-        Ok(masks)
     }
 }
 
@@ -304,22 +333,6 @@ impl Layer {
 /// changes every run with dropout.
 fn module_number(layer: usize, index: usize) -> u32 {
     (layer * TARGET_MODULES.len() + index) as u32
-}
-
-/// The linear layers of a block in a forward pass.
-struct Run<'a> {
-    linears: &'a [Linear],
-    masks: Masks,
-    parameters: &'a [Parameter],
-    adapters: Adapters,
-}
-
-impl Run<'_> {
-    fn linear(&mut self, index: usize, x: &Tensor) -> Result<Tensor> {
-        let (y, adapter) = self.linears[index].forward(x, self.masks[index].as_ref(), self.parameters)?;
-        self.adapters[index] = adapter;
-        Ok(y)
-    }
 }
 
 /// Keys and values of the tokens so far, `[tokens, G, d]`.

@@ -8,7 +8,7 @@
 //! Model::load(dir, &ModelOptions)          a Hugging Face folder, dense or bitsandbytes-4bit
 //! PackedBatch::new(&[Sample])              samples of one pass, packed without padding
 //! model.zero_grad()                        per optimizer update, then for each pass of it:
-//! model.forward_backward(&batch, N, update)   adds to Parameter::grad the gradient of sum(NLL) / N
+//! model.forward_backward(&batch, N, update)   adds the gradient of sum(NLL) / N to those of the parameters
 //! model.loss(&batch)                       no dropout, no gradient
 //! model.generate(&prompt, max_new, &eos)   greedy
 //! model.diagnose(&batch, N, update)        after a loss or gradient that is not finite: which layer, which samples
@@ -30,17 +30,17 @@ mod error;
 mod generate;
 mod head;
 mod layer;
-mod linear;
 mod loader;
 mod lora;
 mod model;
 mod neftune;
-mod nf4;
 mod norm;
 mod parameter;
 mod philox;
 mod precision;
+mod projection;
 mod rope;
+mod table_gradient;
 #[cfg(test)]
 mod testing;
 mod transfer;
@@ -56,6 +56,6 @@ pub mod schedule;
 pub use batch::{IGNORED_LABEL, PackedBatch, Sample};
 pub use error::Error;
 pub use lora::{LoraConfig, TARGET_MODULES};
-pub use model::{BatchLoss, Model, ModelOptions};
-pub use parameter::Parameter;
+pub use model::{BatchLoss, Model, ModelOptions, PendingLoss};
+pub use parameter::{Parameter, Parameters};
 pub use precision::Precision;

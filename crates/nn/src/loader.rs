@@ -3,16 +3,11 @@
 use std::path::Path;
 
 use pipe_hf::{Checkpoint, Dtype, ModelConfig, Parameter as Listed, Role};
+use pipe_kernels::ops::{Nf4, Weight};
 use pipe_nf4::QuantizedTensor;
 use tch::{Device, Kind, Tensor};
 
-use crate::{
-    Error, Precision,
-    error::Result,
-    linear::Weight,
-    nf4::{Nf4Weight, PairTable},
-    norm::RmsNorm,
-};
+use crate::{Error, Precision, error::Result, norm::RmsNorm};
 
 /// A model folder that is being read.
 #[derive(Debug)]
@@ -23,7 +18,6 @@ pub(crate) struct Loader {
     epsilon: f64,
     precision: Precision,
     device: Device,
-    pairs: PairTable,
 }
 
 impl Loader {
@@ -32,7 +26,7 @@ impl Loader {
         let checkpoint = Checkpoint::open(dir)?;
         checkpoint.check(config)?;
         let (listed, epsilon) = (config.parameters(), config.rms_norm_eps);
-        Ok(Self { checkpoint, listed, epsilon, precision, device, pairs: PairTable::new(device)? })
+        Ok(Self { checkpoint, listed, epsilon, precision, device })
     }
 
     /// A frozen tensor in the type of the residual stream.
@@ -82,9 +76,7 @@ impl Loader {
                     format!("is quantised from shape {:?}, the model has {:?}", tensor.shape(), [output, input]);
                 return Err(self.wrong(&name, problem));
             }
-            Some(tensor) => {
-                Weight::Nf4(Nf4Weight::new(&tensor, [output as i64, input as i64], &self.pairs, self.device)?)
-            }
+            Some(tensor) => Weight::Nf4(Nf4::new(&tensor, [output as i64, input as i64], self.device)?),
         };
         Ok((weight, [output, input]))
     }

@@ -3,17 +3,17 @@
 //! # Source
 //! Hu et al., arXiv:2106.09685; the rank-stabilised scale is Kalajdzievski, arXiv:2312.03732. Names and layout are
 //! PEFT's.
-#![expect(non_snake_case, reason = "shape suffixes: T tokens, I width in, O width out, R rank")]
+#![expect(non_snake_case, reason = "shape suffixes: I width in, O width out, R rank")]
 
 use pipe_hf::AdapterTensor;
+use pipe_kernels::ops::Adapter;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use crate::{
     Error, Parameter, Precision,
-    dropout::Mask,
+    decoder::Pass,
     error::Result,
-    parameter::GradientSum,
     philox::{philox, split},
 };
 
@@ -92,6 +92,7 @@ pub(crate) struct Lora {
     a: usize,
     /// Number of the parameter B, `[O, R]`.
     b: usize,
+    rank: i64,
     scale: f64,
 }
 
@@ -117,61 +118,26 @@ impl Lora {
             .f_to_kind(precision.master())?;
         let b = Tensor::f_zeros([output as i64, config.r as i64], (precision.master(), device))?;
         let first = parameters.len();
-        parameters.push(Parameter::new(name_a, a)?);
-        parameters.push(Parameter::new(name_b, b)?);
-        Ok(Self { a: first, b: first + 1, scale: config.scale() })
+        parameters.push(Parameter::matrix(name_a, a)?);
+        parameters.push(Parameter::matrix(name_b, b)?);
+        Ok(Self { a: first, b: first + 1, rank: config.r as i64, scale: config.scale() })
     }
 
-    /// Adds the update to `y` and returns `s A(drop(x))`, which the backward pass needs.
-    ///
-    /// # Shapes
-    /// `x [T, I]`, `y [T, O]`; result `[T, R]`.
-    pub(crate) fn forward(
-        &self,
-        x_TI: &Tensor,
-        y_TO: &mut Tensor,
-        mask: Option<&Mask>,
-        parameters: &[Parameter],
-    ) -> Result<Tensor> {
-        let kind = x_TI.f_kind()?;
-        let a_RI = parameters[self.a].cast(kind)?;
-        let b_OR = parameters[self.b].cast(kind)?;
-        // Scale and the correction for dropped values act on the narrow tensor.
-        let u_TR = dropped(x_TI, mask)?.f_mm(&a_RI.f_tr()?)?.f_mul_scalar_(self.factor(mask))?;
-        let _ = y_TO.f_addmm_(&u_TR, &b_OR.f_tr()?)?;
-        Ok(u_TR)
+    /// The rank.
+    pub(crate) fn rank(&self) -> i64 {
+        self.rank
     }
 
-    /// Adds to the gradients of A and B, and to that of the input where it is wanted.
-    pub(crate) fn backward(
-        &self,
-        dy_TO: &Tensor,
-        (x_TI, u_TR): (&Tensor, &Tensor),
-        mask: Option<&Mask>,
-        parameters: &mut [Parameter],
-        input: Option<&mut GradientSum>,
-    ) -> Result<()> {
-        let kind = x_TI.f_kind()?;
-        parameters[self.b].add_product(dy_TO, u_TR)?;
-        let dt_TR = dy_TO.f_mm(&parameters[self.b].cast(kind)?)?.f_mul_scalar_(self.factor(mask))?;
-        parameters[self.a].add_product(&dt_TR, &dropped(x_TI, mask)?)?;
-        if let Some(input) = input {
-            let dx_TI = dt_TR.f_mm(&parameters[self.a].cast(kind)?)?;
-            input.add(dropped(&dx_TI, mask)?)?;
-        }
-        Ok(())
+    /// What the operations need of it: `module` is the number of its linear layer, `None` stands for no pass.
+    pub(crate) fn adapter<'a>(&self, module: u32, pass: Option<&Pass>, parameters: &'a [Parameter]) -> Adapter<'a> {
+        let kept = pass.and_then(|pass| pass.dropout.as_ref()).map_or(1.0, |dropout| dropout.scale);
+        let (a_RI, b_OR) = (parameters[self.a].whole(), parameters[self.b].whole());
+        Adapter { a_RI, b_OR, module, factor: self.scale * kept }
     }
 
-    fn factor(&self, mask: Option<&Mask>) -> f64 {
-        self.scale * mask.map_or(1.0, |mask| mask.scale)
-    }
-}
-
-/// The values that dropout keeps, not yet scaled up.
-fn dropped(x_TI: &Tensor, mask: Option<&Mask>) -> Result<Tensor> {
-    match mask {
-        Some(mask) => Ok(x_TI.f_mul(&mask.keep)?),
-        None => Ok(x_TI.shallow_clone()),
+    /// The gradients of A and B.
+    pub(crate) fn gradients<'a>(&self, parameters: &'a [Parameter]) -> Result<[&'a Tensor; 2]> {
+        Ok([parameters[self.a].whole_grad()?, parameters[self.b].whole_grad()?])
     }
 }
 
@@ -196,7 +162,6 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
-    use crate::testing::random;
 
     fn config() -> LoraConfig {
         LoraConfig { r: 8, lora_alpha: 16.0, target_modules: vec!["q_proj".to_owned()], ..LoraConfig::default() }
@@ -231,22 +196,6 @@ mod tests {
             values[..8],
             uniform(42, "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight", 8, 0.125)
         );
-    }
-
-    /// Kept values are scaled up, on the branch of the adapter alone.
-    #[test]
-    fn dropout_is_inverted() {
-        let values = |shape: [i64; 2], seed| random(&shape, seed);
-        let parameter = |name: &str, value| Parameter::new(name.to_owned(), value).unwrap();
-        let parameters = [parameter("a", values([2, 6], 1)), parameter("b", values([4, 2], 2))];
-        let lora = Lora { a: 0, b: 1, scale: 1.5 };
-        let (x, base) = (values([3, 6], 3), values([3, 4], 4));
-        let mask = Mask { keep: x.gt(0.0), scale: 1.25 };
-        let mut y = base.copy();
-        let _ = lora.forward(&x, &mut y, Some(&mask), &parameters).unwrap();
-        let dropped = x.clamp_min(0.0) * 1.25;
-        let update = dropped.mm(&parameters[0].value.tr()).mm(&parameters[1].value.tr()) * 1.5;
-        assert!((y - base - update).abs().max().double_value(&[]) < 1e-12);
     }
 
     #[test]

@@ -3,18 +3,21 @@
 use std::path::Path;
 
 use pipe_hf::{AdapterTensor, ModelConfig};
+use pipe_kernels::Readback;
 use tch::{Device, Tensor};
 
 use crate::{
     Error, LoraConfig, PackedBatch, Parameter, Precision,
-    decoder::{Decoder, Observer, Pass, Shape},
+    decoder::{Decoder, Observer, Shape},
     dropout::Dropout,
     embedding::Table,
     error::Result,
-    head::{Head, Targets, read_back},
+    head::{Head, Targets},
     layer::{Depth, Layer},
     loader::Loader,
     neftune::Neftune,
+    parameter::Parameters,
+    rope::RopeTable,
 };
 
 /// How to load a model.
@@ -46,12 +49,20 @@ pub struct BatchLoss {
     pub per_sample: Vec<(f64, u64)>,
 }
 
+/// The loss of a pass that the device may still be computing.
+#[derive(Debug)]
+pub struct PendingLoss {
+    losses: Option<Readback>,
+    /// Of each sample.
+    labels: Vec<usize>,
+}
+
 /// A decoder, frozen but for its [`Parameter`]s.
 #[derive(Debug)]
 pub struct Model {
     pub(crate) config: ModelConfig,
     pub(crate) decoder: Decoder,
-    pub(crate) parameters: Vec<Parameter>,
+    pub(crate) parameters: Parameters,
     dropout: Dropout,
     neftune: Option<Neftune>,
 }
@@ -70,7 +81,7 @@ impl Model {
         let mut parameters = Vec::new();
         let tied = config.tie_word_embeddings;
         let embedding = if lora.saves("embed_tokens") || tied && lora.saves("lm_head") {
-            trained("model.embed_tokens", &loader, &mut parameters)?
+            trained("model.embed_tokens", &loader, *precision, &mut parameters)?
         } else {
             Table::Frozen(loader.table("model.embed_tokens.weight", true)?)
         };
@@ -81,7 +92,7 @@ impl Model {
         let head = if tied {
             embedding.shared()
         } else if lora.saves("lm_head") {
-            trained("lm_head", &loader, &mut parameters)?
+            trained("lm_head", &loader, *precision, &mut parameters)?
         } else {
             Table::Frozen(loader.table("lm_head.weight", false)?)
         };
@@ -91,19 +102,15 @@ impl Model {
             embedding,
             layers,
             head: Head { norm, table: head, precision: *precision, vocab_size: config.vocab_size },
-            shape: Shape {
-                head_dim: config.head_dim,
-                rope_theta: config.rope_theta,
-                precision: *precision,
-                device: *device,
-            },
+            shape: Shape { head_dim: config.head_dim, precision: *precision, device: *device },
+            rope: RopeTable::new(config.head_dim, config.rope_theta, *precision, *device),
             padding: config.pad_token_id,
             checkpointing: *gradient_checkpointing,
             lowest,
         };
         let dropout = Dropout { probability: lora.lora_dropout, seed: *seed };
         let neftune = neftune_noise_alpha.map(|alpha| Neftune { alpha, seed: *seed });
-        Ok(Self { config, decoder, parameters, dropout, neftune })
+        Ok(Self { config, decoder, parameters: Parameters::new(parameters)?, dropout, neftune })
     }
 
     /// The shape of the base.
@@ -118,11 +125,21 @@ impl Model {
 
     /// What is trained, in the order of the model: embedding, adapters layer by layer, head.
     pub fn parameters(&self) -> &[Parameter] {
+        self.parameters.list()
+    }
+
+    /// The same, to be changed.
+    pub fn parameters_mut(&mut self) -> &mut [Parameter] {
+        self.parameters.list_mut()
+    }
+
+    /// The same, for an optimizer.
+    pub fn trained(&self) -> &Parameters {
         &self.parameters
     }
 
-    /// The same, to be changed. Keep types, shapes and device.
-    pub fn parameters_mut(&mut self) -> &mut [Parameter] {
+    /// The same, for an optimizer that changes them.
+    pub fn trained_mut(&mut self) -> &mut Parameters {
         &mut self.parameters
     }
 
@@ -131,10 +148,7 @@ impl Model {
     /// # Errors
     /// If the device fails.
     pub fn zero_grad(&mut self) -> std::result::Result<(), Error> {
-        for parameter in &mut self.parameters {
-            let _ = parameter.grad.f_zero_()?;
-        }
-        Ok(())
+        self.parameters.zero_grad()
     }
 
     /// The loss of a pass with dropout and noise; adds the gradient of `sum of NLL / label_count` to the parameters.
@@ -150,7 +164,20 @@ impl Model {
         label_count: u64,
         update: u64,
     ) -> std::result::Result<BatchLoss, Error> {
-        self.observed(batch, label_count, update, &mut |_, _| Ok(()))
+        self.enqueue(batch, label_count, update)?.read()
+    }
+
+    /// [`Model::forward_backward`] without waiting for the device: the loss is read later.
+    ///
+    /// # Errors
+    /// If the batch does not fit the model, or the device has too little memory.
+    pub fn enqueue(
+        &mut self,
+        batch: &PackedBatch,
+        label_count: u64,
+        update: u64,
+    ) -> std::result::Result<PendingLoss, Error> {
+        self.observed(batch, label_count, update, None)
     }
 
     /// The loss of a pass without dropout, noise or gradient.
@@ -160,10 +187,12 @@ impl Model {
     pub fn loss(&self, batch: &PackedBatch) -> std::result::Result<BatchLoss, Error> {
         let _guard = tch::no_grad_guard();
         batch.check_vocabulary(self.config.vocab_size)?;
-        let Some(targets) = Targets::new(batch, self.decoder.shape.device)? else { return Ok(BatchLoss::none(batch)) };
-        let pass = Pass::new(self.decoder.shape, batch, None)?;
-        let h = self.decoder.forward(&pass, &self.parameters)?;
-        BatchLoss::new(&self.decoder.head.loss(&h, &targets, &self.parameters)?, batch)
+        let Some(targets) = Targets::new(batch, self.decoder.shape.device)? else {
+            return PendingLoss::none(batch).read();
+        };
+        let pass = self.decoder.pass(batch, None)?;
+        let h = self.decoder.forward(&pass, self.parameters.list())?;
+        PendingLoss::new(&self.decoder.head.loss(&h, &targets, self.parameters.list())?, batch)?.read()
     }
 
     /// The logits of every position of a pass, without dropout, `[tokens, vocabulary]`, float32. For short texts: the
@@ -174,8 +203,8 @@ impl Model {
     pub fn logits(&self, batch: &PackedBatch) -> std::result::Result<Tensor, Error> {
         let _guard = tch::no_grad_guard();
         batch.check_vocabulary(self.config.vocab_size)?;
-        let pass = Pass::new(self.decoder.shape, batch, None)?;
-        self.decoder.head.logits(&self.decoder.forward(&pass, &self.parameters)?, &self.parameters)
+        let pass = self.decoder.pass(batch, None)?;
+        self.decoder.head.logits(&self.decoder.forward(&pass, self.parameters.list())?, self.parameters.list())
     }
 
     /// [`Model::forward_backward`] with a look at what it computes on the way.
@@ -184,52 +213,65 @@ impl Model {
         batch: &PackedBatch,
         label_count: u64,
         update: u64,
-        observe: &mut Observer<'_>,
-    ) -> Result<BatchLoss> {
+        observe: Option<&mut Observer<'_>>,
+    ) -> Result<PendingLoss> {
         let _guard = tch::no_grad_guard();
         batch.check_vocabulary(self.config.vocab_size)?;
         if label_count < batch.labels() {
             return Err(Error::LabelCount { update: label_count, batch: batch.labels() });
         }
         let device = self.decoder.shape.device;
-        let Some(targets) = Targets::new(batch, device)? else { return Ok(BatchLoss::none(batch)) };
-        let pass = Pass::new(self.decoder.shape, batch, self.dropout.pass(update, batch, device)?)?;
+        let Some(targets) = Targets::new(batch, device)? else { return Ok(PendingLoss::none(batch)) };
+        let pass = self.decoder.pass(batch, self.dropout.pass(update, batch, device)?)?;
         let width = self.config.hidden_size;
         let noise = self.neftune.map(|neftune| neftune.noise(update, batch, width, device)).transpose()?;
         let losses = self.decoder.forward_backward(
             &pass,
             (batch, noise),
             (&targets, label_count as f64),
-            &mut self.parameters,
+            self.parameters.list_mut(),
             observe,
         )?;
-        BatchLoss::new(&losses, batch)
+        PendingLoss::new(&losses, batch)
     }
 }
 
-fn trained(module: &str, loader: &Loader, parameters: &mut Vec<Parameter>) -> Result<Table> {
+fn trained(module: &str, loader: &Loader, precision: Precision, parameters: &mut Vec<Parameter>) -> Result<Table> {
     let key = AdapterTensor::Saved { module: module.to_owned() }.key();
-    parameters.push(Parameter::new(key, loader.master(&format!("{module}.weight"))?)?);
+    let weights = loader.master(&format!("{module}.weight"))?;
+    parameters.push(Parameter::table(key, &weights, precision == Precision::Bf16)?);
     Ok(Table::Trained(parameters.len() - 1))
 }
 
-impl BatchLoss {
+impl PendingLoss {
     fn new(losses: &Tensor, batch: &PackedBatch) -> Result<Self> {
-        let losses = read_back(losses)?;
-        let mut rest = losses.as_slice();
-        let per_sample: Vec<(f64, u64)> = batch
-            .spans
-            .iter()
-            .map(|span| {
-                let (own, others) = rest.split_at(span.labels);
-                rest = others;
-                (own.iter().sum(), span.labels as u64)
-            })
-            .collect();
-        Ok(Self { sum_nll: per_sample.iter().map(|(sum, _)| sum).sum(), labels: batch.labels(), per_sample })
+        Ok(Self { losses: Some(Readback::new(losses)?), labels: batch.spans.iter().map(|span| span.labels).collect() })
     }
 
     fn none(batch: &PackedBatch) -> Self {
-        Self { sum_nll: 0.0, labels: 0, per_sample: vec![(0.0, 0); batch.spans.len()] }
+        Self { losses: None, labels: vec![0; batch.spans.len()] }
+    }
+
+    /// The loss. Waits until the device has come so far.
+    ///
+    /// # Errors
+    /// If the device failed.
+    pub fn read(self) -> std::result::Result<BatchLoss, Error> {
+        let losses = match self.losses {
+            Some(losses) => losses.read()?,
+            None => Vec::new(),
+        };
+        let mut rest = losses.as_slice();
+        let per_sample: Vec<(f64, u64)> = self
+            .labels
+            .iter()
+            .map(|labels| {
+                let (own, others) = rest.split_at(*labels);
+                rest = others;
+                (own.iter().sum(), *labels as u64)
+            })
+            .collect();
+        let labels = per_sample.iter().map(|(_, labels)| labels).sum();
+        Ok(BatchLoss { sum_nll: per_sample.iter().map(|(sum, _)| sum).sum(), labels, per_sample })
     }
 }

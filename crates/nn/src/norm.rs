@@ -1,8 +1,6 @@
 //! RMS norm with a frozen weight.
-//!
-//! # Source
-//! Zhang and Sennrich, arXiv:1910.07467, as Qwen3 computes it.
 
+use pipe_kernels::ops::{LoraInput, Normed, rms_norm, rms_norm_backward};
 use tch::{Kind, Tensor};
 
 use crate::error::Result;
@@ -16,42 +14,52 @@ pub(crate) struct RmsNorm {
 }
 
 impl RmsNorm {
-    /// `w * x / rms(x)`, in the weight's type whatever that of `x`.
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (scaled, _) = self.normalise(x)?;
-        Ok(scaled.f_mul(&self.weight)?)
+    /// The norm of a residual stream behind an addition, in `kind`, with room for `columns`.
+    pub(crate) fn forward(&self, stream: &Stream, columns: i64, kind: Kind) -> Result<Normed> {
+        Ok(rms_norm(&stream.h, stream.add.as_ref(), &self.weight, self.epsilon, columns, kind)?)
     }
 
-    /// The gradient of the input, in the weight's type: with `n = x r`, `r = 1 / rms(x)`, `g = dy w`:
-    /// `dx = r (g - n mean(g n))`.
-    pub(crate) fn backward(&self, dy: &Tensor, x: &Tensor) -> Result<Tensor> {
-        let (normalised, reciprocal) = self.normalise(x)?;
-        let mut gradient = dy.f_mul(&self.weight)?;
-        let mean = gradient.f_mul(&normalised)?.f_mean_dim([-1].as_slice(), true, None::<Kind>)?;
-        let _ = gradient.f_sub_(&normalised.f_mul(&mean)?)?;
-        Ok(gradient.f_mul_(&reciprocal)?)
-    }
-
-    /// `x / rms(x)` and `1 / rms(x)`.
-    fn normalise(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
-        let x = x.f_to_kind(self.weight.f_kind()?)?;
-        let reciprocal =
-            x.f_square()?.f_mean_dim([-1].as_slice(), true, None::<Kind>)?.f_add_scalar_(self.epsilon)?.f_rsqrt_()?;
-        Ok((x.f_mul(&reciprocal)?, reciprocal))
+    /// The gradient of the norm's input, with what comes beside it, in the residual stream's type and rounded to that of
+    /// the computation.
+    pub(crate) fn backward(
+        &self,
+        input: &LoraInput<'_>,
+        (h, rstd): (&Tensor, &Tensor),
+        residual: &Tensor,
+    ) -> std::result::Result<StreamGradient, pipe_kernels::Error> {
+        let (exact, rounded) = rms_norm_backward(input, h, rstd, &self.weight, residual)?;
+        Ok(StreamGradient { exact, rounded })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-    use super::*;
-    use crate::testing::{assert_gradient, random};
+/// The residual stream, `[T, D]`, in its own type, and what is still to be added to it, in the type of the computation:
+/// the norm that reads it does both at once.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) h: Tensor,
+    pub(crate) add: Option<Tensor>,
+}
 
-    #[test]
-    fn gradient_agrees_with_finite_differences() {
-        let norm = RmsNorm { weight: random(&[6], 1), epsilon: 1e-2 };
-        let (x, dy) = (random(&[3, 6], 2), random(&[3, 6], 3));
-        let gradient = norm.backward(&dy, &x).unwrap();
-        assert_gradient(&x, &gradient, |x| (norm.forward(x).unwrap() * &dy).sum(None::<Kind>).double_value(&[]));
+impl Stream {
+    /// A stream with nothing to add.
+    pub(crate) fn new(h: Tensor) -> Self {
+        Self { h, add: None }
     }
+
+    /// The sum.
+    pub(crate) fn sum(&self) -> Result<Tensor> {
+        match &self.add {
+            Some(add) => Ok(self.h.f_add(add)?),
+            None => Ok(self.h.shallow_clone()),
+        }
+    }
+}
+
+/// The gradient of a residual stream, `[T, D]`.
+#[derive(Debug)]
+pub(crate) struct StreamGradient {
+    /// In the type of the stream.
+    pub(crate) exact: Tensor,
+    /// In the type of the computation.
+    pub(crate) rounded: Tensor,
 }

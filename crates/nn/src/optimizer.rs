@@ -1,14 +1,23 @@
-//! AdamW and clipping, on the trained tensors of a model.
-//!
-//! States and arithmetic are float32. Everything is done in place, in slices of bounded size, so that the temporaries
-//! of an embedding of hundreds of millions of values stay small.
+//! AdamW and clipping, on the trained tensors of a model: no word of the device goes to the host in between.
 
-use tch::{Kind, TchError, Tensor};
+use pipe_kernels::{
+    Readback,
+    ops::{
+        AdamWStep, Moments, RowGradient, Sparse, TableMut, adamw, adamw_rows, clip, partials_of, sum_of_squares,
+        sum_of_squares_rows,
+    },
+};
+use tch::{Kind, Tensor};
 
-use crate::Parameter;
+use crate::{
+    Error, Parameters,
+    error::Result,
+    parameter::{Gradient, Value},
+    table_gradient::Rows,
+};
 
-/// Values that are updated at once: 64 MiB of temporaries.
-const SLICE_VALUES: i64 = 1 << 24;
+/// Values of a table whose gradient is computed at once: 64 MiB.
+const BLOCK_VALUES: i64 = 1 << 24;
 
 /// What AdamW and clipping are told.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,7 +34,7 @@ pub struct AdamWOptions {
     pub max_grad_norm: f64,
 }
 
-/// AdamW: the running means of a list of parameters, which stays the same from update to update.
+/// AdamW: the running means of a model's parameters, which stay the same from update to update.
 ///
 /// # Source
 /// Loshchilov and Hutter, arXiv:1711.05101, in the form of `torch.optim.AdamW`; clipping as
@@ -34,16 +43,28 @@ pub struct AdamWOptions {
 pub struct AdamW {
     options: AdamWOptions,
     updates: u64,
-    moments: Vec<Moments>,
+    /// Of all matrices, flat.
+    matrices: Moments,
+    /// Of the tables, by the number of the parameter.
+    tables: Vec<(usize, Moments)>,
+    /// Partial sums of squares: those of the matrices, then those of each table's blocks.
+    partials: Tensor,
+    /// `[1]`, int32: set by the first gradient that is not finite.
+    broken: Tensor,
 }
 
-/// The running means of one parameter, of its shape, float32, on its device.
+/// The norm of an update's gradient, before clipping, which the device may still be computing.
 #[derive(Debug)]
-pub struct Moments {
-    /// Of the gradient.
-    pub mean: Tensor,
-    /// Of the squared gradient.
-    pub square: Tensor,
+pub struct PendingNorm(Readback);
+
+impl PendingNorm {
+    /// The norm. Waits until the device has come so far.
+    ///
+    /// # Errors
+    /// If the device failed.
+    pub fn read(self) -> std::result::Result<f64, Error> {
+        Ok(self.0.read()?.first().copied().unwrap_or(0.0))
+    }
 }
 
 impl AdamW {
@@ -51,11 +72,27 @@ impl AdamW {
     ///
     /// # Errors
     /// If the device has no memory for them.
-    pub fn new(options: AdamWOptions, parameters: &[Parameter]) -> Result<Self, TchError> {
-        let moments = parameters.iter().map(|parameter| {
-            Ok(Moments { mean: parameter.value.f_zeros_like()?, square: parameter.value.f_zeros_like()? })
-        });
-        Ok(Self { options, updates: 0, moments: moments.collect::<Result<_, TchError>>()? })
+    pub fn new(options: AdamWOptions, parameters: &Parameters) -> std::result::Result<Self, Error> {
+        let (flat, _) = parameters.flat();
+        let (kind, device) = (flat.f_kind()?, flat.device());
+        let mut tables = Vec::new();
+        let mut partials = partials_of(flat.numel() as i64);
+        for (index, parameter) in parameters.list().iter().enumerate() {
+            if let Gradient::Table(_) = parameter.gradient {
+                let (rows, width) = matrix_size(parameter.size());
+                tables.push((index, Moments::new(rows * width, kind, device)?));
+                partials +=
+                    blocks(rows, width).map(|block| partials_of((block.end - block.start) * width)).sum::<i64>();
+            }
+        }
+        Ok(Self {
+            options,
+            updates: 0,
+            matrices: Moments::new(flat.numel() as i64, kind, device)?,
+            tables,
+            partials: Tensor::f_zeros([partials], (Kind::Double, device))?,
+            broken: Tensor::f_zeros([1], (Kind::Int, device))?,
+        })
     }
 
     /// Updates done.
@@ -63,56 +100,125 @@ impl AdamW {
         self.updates
     }
 
-    /// The running means, in the order of the parameters.
-    pub fn moments(&self) -> &[Moments] {
-        &self.moments
-    }
-
-    /// Goes on as if `updates` updates had been done: fill the running means that are returned.
-    pub fn restore(&mut self, updates: u64) -> &mut [Moments] {
+    /// Goes on as if `updates` updates had been done.
+    pub(crate) fn restore(&mut self, updates: u64) {
         self.updates = updates;
-        &mut self.moments
     }
 
-    /// Clips the gradients, whose norm is `grad_norm` ([`grad_norm`]), and updates every parameter with them.
+    /// The running means of parameter `index`, of its shape: of the gradient, and of its square. Writing them changes
+    /// the states.
+    pub(crate) fn states(&self, parameters: &Parameters, index: usize) -> Result<[Value; 2]> {
+        let table = self.tables.iter().find(|(table, _)| *table == index);
+        let moments = table.map_or(&self.matrices, |(_, moments)| moments);
+        let (mean, square) = match moments {
+            Moments::Float32 { mean, square } => (mean, square),
+            Moments::EightBit { .. } => return Err(Error::States),
+        };
+        let size = parameters.list()[index].size();
+        let part = |flat: &Tensor| match table {
+            Some(_) => Ok(flat.f_view(size)?),
+            None => parameters.part_of(flat, index),
+        };
+        Ok([Value::Whole(part(mean)?), Value::Whole(part(square)?)])
+    }
+
+    /// Clips the gradients and updates every parameter with them. If their norm is not finite, nothing changes, neither
+    /// now nor with any later update.
     ///
     /// # Errors
-    /// If the device has no memory for the temporaries.
-    pub fn update(&mut self, parameters: &mut [Parameter], learning_rate: f64, grad_norm: f32) -> Result<(), TchError> {
+    /// If the device has no memory for the blocks of a table's gradient.
+    pub fn update(
+        &mut self,
+        parameters: &mut Parameters,
+        learning_rate: f64,
+    ) -> std::result::Result<PendingNorm, Error> {
+        let _guard = tch::no_grad_guard();
+        let clipped = self.measure(parameters)?;
         self.updates += 1;
-        let step = StepSizes::new(&self.options, self.updates, learning_rate, grad_norm);
-        for (parameter, moments) in parameters.iter_mut().zip(&mut self.moments) {
-            let flat = [&parameter.value, &parameter.grad, &moments.mean, &moments.square];
-            let flat = flat.map(|tensor| tensor.f_view(-1_i64));
-            let [value, grad, mean, square] = flat;
-            let (value, grad, mean, square) = (value?, grad?, mean?, square?);
-            let count = value.size1()?;
-            for start in (0..count).step_by(SLICE_VALUES as usize) {
-                let slice = |tensor: &Tensor| tensor.f_narrow(0, start, SLICE_VALUES.min(count - start));
-                step.apply(&mut slice(&value)?, &mut slice(&grad)?, &mut slice(&mean)?, &mut slice(&square)?)?;
+        let AdamWOptions { beta1, beta2, epsilon, weight_decay, .. } = self.options;
+        let step = AdamWStep { learning_rate, beta1, beta2, epsilon, weight_decay, update: self.updates };
+        let (values, grads) = parameters.flat();
+        if values.numel() > 0 {
+            adamw(values, grads, &self.matrices, &step, &clipped)?;
+        }
+        for (index, moments) in &self.tables {
+            let parameter = &mut parameters.list_mut()[*index];
+            let (height, width) = matrix_size(parameter.size());
+            let Gradient::Table(gradient) = &parameter.gradient else { continue };
+            for block in blocks(height, width) {
+                let rows = gradient.rows(&parameter.value, block.start, block.end - block.start)?;
+                let table = match &mut parameter.value {
+                    Value::Whole(values) => TableMut::Whole(values),
+                    Value::Halves(halves) => TableMut::Halves(halves),
+                };
+                adamw_rows(table, block, &rows.gradient(), moments, &step, &clipped)?;
             }
         }
-        Ok(())
+        Ok(PendingNorm(Readback::new(&clipped)?))
+    }
+
+    /// The norm of all gradients together, and what follows from it.
+    fn measure(&self, parameters: &Parameters) -> Result<Tensor> {
+        let (_, grads) = parameters.flat();
+        let mut next = partials_of(grads.numel() as i64);
+        if grads.numel() > 0 {
+            sum_of_squares(grads, &self.partials, 0)?;
+        }
+        for (index, _) in &self.tables {
+            let parameter = &parameters.list()[*index];
+            let (height, width) = matrix_size(parameter.size());
+            let Gradient::Table(gradient) = &parameter.gradient else { continue };
+            for block in blocks(height, width) {
+                let count = (block.end - block.start) * width;
+                let rows = gradient.rows(&parameter.value, block.start, block.end - block.start)?;
+                let mut own = self.partials.f_narrow(0, next, partials_of(count))?;
+                match rows.is_zero() {
+                    true => drop(own.f_zero_()?),
+                    false => sum_of_squares_rows(block, width, &rows.gradient(), &self.partials, next)?,
+                }
+                next += partials_of(count);
+            }
+        }
+        Ok(clip(&self.partials, self.options.max_grad_norm, &self.broken)?)
     }
 }
 
-/// The L2 norm of the gradients of all `parameters` together, as a float32 scalar on their device.
+impl Rows<'_> {
+    fn gradient(&self) -> RowGradient<'_> {
+        let sparse = self.sparse.map(|(slot_of_row, values)| Sparse { slot_of_row, values });
+        RowGradient { dense: self.dense_BD.as_ref(), sparse }
+    }
+
+    fn is_zero(&self) -> bool {
+        self.dense_BD.is_none() && self.sparse.is_none()
+    }
+}
+
+/// The L2 norm of the gradients of all `parameters` together.
 ///
 /// # Errors
 /// If the device has no memory for it.
-pub fn grad_norm(parameters: &[Parameter]) -> Result<Tensor, TchError> {
-    let norms = parameters.iter().map(|parameter| parameter.grad.f_norm()).collect::<Result<Vec<_>, _>>()?;
-    Tensor::f_stack(&norms, 0)?.f_norm()?.f_to_kind(Kind::Float)
+pub fn grad_norm(parameters: &Parameters) -> std::result::Result<f64, Error> {
+    let mut square = 0.0;
+    for parameter in parameters.list() {
+        square += f64::try_from(parameter.grad()?.f_to_kind(Kind::Double)?.f_square()?.f_sum(Kind::Double)?)?;
+    }
+    Ok(square.sqrt())
 }
 
 /// The name of a parameter with a value that is NaN or infinite, if there is one. Waits for the device.
 ///
 /// # Errors
 /// If the device refuses.
-pub fn find_not_finite(parameters: &[Parameter]) -> Result<Option<&str>, TchError> {
+pub fn find_not_finite(parameters: &[crate::Parameter]) -> std::result::Result<Option<&str>, Error> {
     for parameter in parameters {
+        let values = match &parameter.value {
+            Value::Whole(values) => values,
+            // Of a word that is not finite neither is its upper half, and what rounds up to infinity is no weight.
+            Value::Halves(halves) => &halves.high,
+        };
         // Needs no temporary of the tensor's size; a NaN is both the least and the greatest.
-        let (least, greatest) = parameter.value.f_aminmax(None, false)?;
+        let (least, greatest) = values.f_aminmax(None, false)?;
         for bound in [least, greatest] {
             if !f64::try_from(bound)?.is_finite() {
                 return Ok(Some(&parameter.name));
@@ -122,57 +228,13 @@ pub fn find_not_finite(parameters: &[Parameter]) -> Result<Option<&str>, TchErro
     Ok(None)
 }
 
-/// The scalars of one update.
-struct StepSizes {
-    clip: f64,
-    keep: f64,
-    beta1: f64,
-    beta2: f64,
-    step: f64,
-    root: f64,
-    epsilon: f64,
+/// Blocks of the rows of a table; with 8-bit states, each begins with a scale of its own.
+fn blocks(height: i64, width: i64) -> impl Iterator<Item = std::ops::Range<i64>> {
+    // A multiple of 256 rows is a multiple of 256 values.
+    let block = (BLOCK_VALUES / width.max(1) / 256).max(1) * 256;
+    (0..height).step_by(block as usize).map(move |first| first..(first + block).min(height))
 }
 
-impl StepSizes {
-    fn new(options: &AdamWOptions, updates: u64, learning_rate: f64, grad_norm: f32) -> Self {
-        let updates = updates as f64;
-        Self {
-            clip: clip_factor(options.max_grad_norm, grad_norm),
-            keep: 1.0 - learning_rate * options.weight_decay,
-            beta1: options.beta1,
-            beta2: options.beta2,
-            step: learning_rate / (1.0 - options.beta1.powf(updates)),
-            root: (1.0 - options.beta2.powf(updates)).sqrt(),
-            epsilon: options.epsilon,
-        }
-    }
-
-    fn apply(
-        &self,
-        value: &mut Tensor,
-        grad: &mut Tensor,
-        mean: &mut Tensor,
-        square: &mut Tensor,
-    ) -> Result<(), TchError> {
-        if self.clip != 1.0 {
-            let _ = grad.f_mul_scalar_(self.clip)?;
-        }
-        if self.keep != 1.0 {
-            let _ = value.f_mul_scalar_(self.keep)?;
-        }
-        let _ = mean.f_lerp_(grad, 1.0 - self.beta1)?;
-        let _ = square.f_lerp_(&grad.f_square()?, 1.0 - self.beta2)?;
-        let denominator = square.f_sqrt()?.f_div_scalar_(self.root)?.f_add_scalar_(self.epsilon)?;
-        let mut change = mean.f_div(&denominator)?;
-        let _ = value.f_sub_(&change.f_mul_scalar_(self.step)?)?;
-        Ok(())
-    }
-}
-
-/// In float32, as PyTorch computes it on tensors.
-fn clip_factor(max_grad_norm: f64, grad_norm: f32) -> f64 {
-    if max_grad_norm <= 0.0 {
-        return 1.0;
-    }
-    f64::from((max_grad_norm as f32 / (grad_norm + 1e-6)).min(1.0))
+fn matrix_size(size: &[i64]) -> (i64, i64) {
+    (size.first().copied().unwrap_or(1), size.iter().skip(1).product())
 }

@@ -3,92 +3,76 @@
 //! # Source
 //! Su et al., arXiv:2104.09864, in the layout of Llama and Qwen.
 
+use std::sync::Mutex;
+
 use tch::{Device, Tensor};
 
 use crate::{Precision, error::Result};
 
-/// The rotations of the positions of one pass, `[tokens, 1, d/2]`, in the type of the residual stream.
+/// Positions that a table has at least.
+const SHORTEST: usize = 512;
+
+/// The rotations of positions from 0, `[positions, d/2]`, in the type of the residual stream, on the device.
 #[derive(Debug)]
 pub(crate) struct Rope {
-    cos: Tensor,
-    sin: Tensor,
+    pub(crate) cos: Tensor,
+    pub(crate) sin: Tensor,
 }
 
-impl Rope {
-    /// The rotations for `positions`, a host or device tensor of integers.
-    pub(crate) fn new(
-        positions: &Tensor,
-        head_dim: usize,
-        theta: f64,
-        precision: Precision,
-        device: Device,
-    ) -> Result<Self> {
-        let master = precision.master();
-        // On the CPU for every device, so that all devices turn by the same angles.
+/// The rotations of a model; grows with the longest sample.
+#[derive(Debug)]
+pub(crate) struct RopeTable {
+    head_dim: usize,
+    theta: f64,
+    precision: Precision,
+    device: Device,
+    longest: Mutex<Option<Rope>>,
+}
+
+impl RopeTable {
+    /// For a model; nothing is computed yet.
+    pub(crate) fn new(head_dim: usize, theta: f64, precision: Precision, device: Device) -> Self {
+        Self { head_dim, theta, precision, device, longest: Mutex::new(None) }
+    }
+
+    /// The rotations of at least the first `positions`.
+    pub(crate) fn rotations(&self, positions: usize) -> Result<Rope> {
+        let mut longest = self.longest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let known = longest.as_ref().map_or(0, |rope| rope.cos.size()[0] as usize);
+        if known < positions {
+            *longest = Some(self.compute(positions.next_power_of_two().max(SHORTEST))?);
+        }
+        match &*longest {
+            Some(rope) => Ok(Rope { cos: rope.cos.shallow_clone(), sin: rope.sin.shallow_clone() }),
+            None => self.compute(positions),
+        }
+    }
+
+    /// On the CPU for every device, so that all devices turn by the same angles.
+    fn compute(&self, positions: usize) -> Result<Rope> {
+        let options = (self.precision.master(), Device::Cpu);
         let exponents =
-            Tensor::f_arange_start_step(0, head_dim as i64, 2, (master, Device::Cpu))?.f_div_scalar(head_dim as f64)?;
-        let frequencies = Tensor::f_pow_scalar(theta, &exponents)?.f_reciprocal()?;
-        let angles = positions
-            .f_to_device(Device::Cpu)?
-            .f_to_kind(master)?
-            .f_unsqueeze(1)?
-            .f_mul(&frequencies)?
-            .f_unsqueeze(1)?;
-        Ok(Self { cos: angles.f_cos()?.f_to_device(device)?, sin: angles.f_sin()?.f_to_device(device)? })
+            Tensor::f_arange_start_step(0, self.head_dim as i64, 2, options)?.f_div_scalar(self.head_dim as f64)?;
+        let frequencies = Tensor::f_pow_scalar(self.theta, &exponents)?.f_reciprocal()?;
+        let angles = Tensor::f_arange(positions as i64, options)?.f_unsqueeze(1)?.f_mul(&frequencies)?;
+        Ok(Rope { cos: angles.f_cos()?.f_to_device(self.device)?, sin: angles.f_sin()?.f_to_device(self.device)? })
     }
-
-    /// Turns every head.
-    ///
-    /// # Shapes
-    /// `x [tokens, heads, d]`; the same.
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (first, second) = halves(x)?;
-        let turned_first = first.f_mul(&self.cos)?.f_sub_(&second.f_mul(&self.sin)?)?;
-        let turned_second = second.f_mul(&self.cos)?.f_add_(&first.f_mul(&self.sin)?)?;
-        Ok(Tensor::f_cat(&[turned_first, turned_second], -1)?)
-    }
-
-    /// The gradient of the input: the rotation back.
-    pub(crate) fn backward(&self, dy: &Tensor) -> Result<Tensor> {
-        let (first, second) = halves(dy)?;
-        let back_first = first.f_mul(&self.cos)?.f_add_(&second.f_mul(&self.sin)?)?;
-        let back_second = second.f_mul(&self.cos)?.f_sub_(&first.f_mul(&self.sin)?)?;
-        Ok(Tensor::f_cat(&[back_first, back_second], -1)?)
-    }
-}
-
-fn halves(x: &Tensor) -> Result<(Tensor, Tensor)> {
-    let half = x.size().last().copied().unwrap_or(0) / 2;
-    Ok((x.f_narrow(-1, 0, half)?, x.f_narrow(-1, half, half)?))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
-    use tch::Kind;
-
     use super::*;
-    use crate::testing::{assert_gradient, random};
 
     #[test]
-    fn gradient_agrees_with_finite_differences() {
-        let rope = Rope::new(&Tensor::from_slice(&[0_i64, 1, 5]), 8, 100.0, Precision::Fp64, Device::Cpu).unwrap();
-        let (x, dy) = (random(&[3, 2, 8], 1), random(&[3, 2, 8], 2));
-        let gradient = rope.backward(&dy).unwrap();
-        assert_gradient(&x, &gradient, |x| (rope.forward(x).unwrap() * &dy).sum(None::<Kind>).double_value(&[]));
-    }
-
-    #[test]
-    fn scores_depend_on_distance_alone() {
-        let vectors = random(&[1, 1, 8], 3);
-        let turn = |position: i64| {
-            Rope::new(&Tensor::from_slice(&[position]), 8, 100.0, Precision::Fp64, Device::Cpu)
-                .unwrap()
-                .forward(&vectors)
-                .unwrap()
-        };
-        let score = |left: i64, right: i64| (turn(left) * turn(right)).sum(None::<Kind>).double_value(&[]);
-        assert!((score(3, 1) - score(12, 10)).abs() < 1e-12);
-        assert!((score(3, 1) - score(3, 2)).abs() > 1e-3);
+    fn a_longer_table_begins_with_the_shorter_one() {
+        let table = RopeTable::new(8, 100.0, Precision::Fp64, Device::Cpu);
+        let short = table.rotations(3).unwrap();
+        assert_eq!(short.cos.size(), [SHORTEST as i64, 4]);
+        let long = table.rotations(SHORTEST + 1).unwrap();
+        assert_eq!(long.cos.size(), [2 * SHORTEST as i64, 4]);
+        assert!(long.sin.narrow(0, 0, SHORTEST as i64).equal(&short.sin));
+        // Channel 1 turns by theta^(-2/8) a position.
+        assert!((short.sin.double_value(&[2, 1]) - (2.0 * 100_f64.powf(-0.25)).sin()).abs() < 1e-15);
     }
 }

@@ -1,20 +1,21 @@
 //! Moves float32 tensors between a device and little-endian bytes, in slices, so that a large one needs little memory.
 
-use tch::{Device, TchError, Tensor};
+use tch::{Device, Tensor};
+
+use crate::{Error, error::Result, parameter::Value};
 
 /// Values that are moved at once: 16 MiB.
 const SLICE_VALUES: i64 = 1 << 22;
 
 /// Gives `sink` the bytes of a float32 tensor, first to last, each time with their offset.
 pub(crate) fn to_bytes<E>(
-    tensor: &Tensor,
-    mut sink: impl FnMut(u64, &[u8]) -> Result<(), E>,
-    torch: impl Fn(TchError) -> E,
-) -> Result<(), E> {
-    let slices = slices(tensor).map_err(&torch)?;
+    value: &Value,
+    mut sink: impl FnMut(u64, &[u8]) -> std::result::Result<(), E>,
+    device: impl Fn(Error) -> E,
+) -> std::result::Result<(), E> {
     let mut offset = 0;
-    for slice in slices {
-        let values = slice.f_to_device(Device::Cpu).and_then(Vec::<f32>::try_from).map_err(&torch)?;
+    for (first, rows) in slices(value) {
+        let values = value.read_rows(first, rows).map_err(&device)?;
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         sink(offset, &bytes)?;
         offset += bytes.len() as u64;
@@ -24,26 +25,57 @@ pub(crate) fn to_bytes<E>(
 
 /// Fills a float32 tensor with the bytes that `source` puts into its buffer, first to last, each time with their offset.
 pub(crate) fn from_bytes<E>(
-    tensor: &mut Tensor,
-    mut source: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
-    torch: impl Fn(TchError) -> E,
-) -> Result<(), E> {
+    value: &mut Value,
+    mut source: impl FnMut(u64, &mut [u8]) -> std::result::Result<(), E>,
+    device: impl Fn(Error) -> E,
+) -> std::result::Result<(), E> {
     let mut offset = 0;
-    for mut slice in slices(tensor).map_err(&torch)? {
-        let mut bytes = vec![0; slice.numel() * size_of::<f32>()];
+    let (_, width) = value.matrix_size();
+    for (first, rows) in slices(value) {
+        let mut bytes = vec![0; (rows * width) as usize * size_of::<f32>()];
         source(offset, &mut bytes)?;
         offset += bytes.len() as u64;
         let words = bytes.chunks_exact(size_of::<f32>());
         let values: Vec<f32> = words.map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect();
-        Tensor::f_from_slice(&values).and_then(|values| slice.f_copy_(&values)).map_err(&torch)?;
+        value.write_rows(first, &values).map_err(&device)?;
     }
     Ok(())
 }
 
-/// Flat views of a contiguous tensor, first to last.
-fn slices(tensor: &Tensor) -> Result<Vec<Tensor>, TchError> {
-    let flat = tensor.f_view(-1_i64)?;
-    let count = flat.size1()?;
-    let starts = (0..count).step_by(SLICE_VALUES as usize);
-    starts.map(|start| flat.f_narrow(0, start, SLICE_VALUES.min(count - start))).collect()
+/// Blocks of rows, as first and number.
+fn slices(value: &Value) -> impl Iterator<Item = (i64, i64)> + use<> {
+    let (count, width) = value.matrix_size();
+    let block = (SLICE_VALUES / width.max(1)).max(1);
+    (0..count).step_by(block as usize).map(move |first| (first, block.min(count - first)))
+}
+
+impl Value {
+    /// As a matrix: its first dimension, and all others together.
+    fn matrix_size(&self) -> (i64, i64) {
+        let size = match self {
+            Self::Whole(value) => value.size(),
+            Self::Halves(halves) => halves.high.size(),
+        };
+        (size.first().copied().unwrap_or(1), size.iter().skip(1).product())
+    }
+
+    fn read_rows(&self, first: i64, rows: i64) -> Result<Vec<f32>> {
+        let part = match self {
+            Self::Whole(value) => value.f_narrow(0, first, rows)?,
+            Self::Halves(halves) => halves.join(first, rows)?,
+        };
+        Ok(Vec::try_from(part.f_to_device(Device::Cpu)?.f_flatten(0, -1)?)?)
+    }
+
+    fn write_rows(&mut self, first: i64, values: &[f32]) -> Result<()> {
+        let (_, width) = self.matrix_size();
+        let values = Tensor::f_from_slice(values)?.f_view([-1, width])?;
+        match self {
+            Self::Whole(value) => {
+                let mut part = value.f_narrow(0, first, values.size()[0])?;
+                Ok(part.f_copy_(&values.f_view_as(&part)?)?)
+            }
+            Self::Halves(halves) => Ok(halves.write(first, &values.f_to_device(halves.high.device())?)?),
+        }
+    }
 }

@@ -49,6 +49,12 @@ impl<'a> Evaluation<'a> {
         Self { config, samples, prompts, losses: Vec::new(), answers: Vec::new() }
     }
 
+    /// Whether it is time for an evaluation after `done` of `total` updates.
+    pub(crate) fn is_due(&self, done: u64, total: u64) -> bool {
+        let due = done == 0 || done == total || self.config.eval_steps.is_some_and(|steps| done.is_multiple_of(steps));
+        due && self.last_step() != Some(done)
+    }
+
     /// Evaluates after `done` of `total` updates if it is time and it was not done yet.
     pub(crate) fn run_if_due(
         &mut self,
@@ -57,8 +63,7 @@ impl<'a> Evaluation<'a> {
         total: u64,
         context: &Context,
     ) -> Result<Outcome, Error> {
-        let due = done == 0 || done == total || self.config.eval_steps.is_some_and(|steps| done.is_multiple_of(steps));
-        if !due || self.last_step() == Some(done) {
+        if !self.is_due(done, total) {
             return Ok(Outcome::Done);
         }
         let loss = match self.samples {

@@ -20,7 +20,7 @@ use crate::{
     evaluation::{Evaluation, Prompts},
     inputs::Inputs,
     record::{METRICS_FILE, SUMMARY_FILE, Summary, to_lines, write},
-    trainer::{Saving, Trainer},
+    trainer::{Saving, Speed, Trainer},
 };
 
 /// Threads where the pipeline does not say.
@@ -112,7 +112,7 @@ fn prepare<'a>(
             weight_decay: config.weight_decay,
             max_grad_norm: config.max_grad_norm,
         },
-        model.parameters(),
+        model.trained(),
     )?;
     let order = config.shuffle.then(|| u64::from(config.data_seed.unwrap_or(config.seed)));
     let sampler = Sampler::new(inputs.samples.len(), config.samples_per_update(), order)?;
@@ -134,6 +134,8 @@ fn prepare<'a>(
         saving,
         total,
         history: Vec::new(),
+        in_flight: None,
+        speed: Speed::default(),
     })
 }
 
@@ -181,7 +183,7 @@ fn finish(trainer: &Trainer<'_>) -> Result<(), Error> {
         updates: trainer.total,
         samples: trainer.samples.len(),
         tokens: trainer.history.iter().map(|record| record.tokens).sum(),
-        trained_values: trainer.model.parameters().iter().map(|parameter| parameter.value.numel() as u64).sum(),
+        trained_values: trainer.model.parameters().iter().map(|parameter| parameter.count()).sum(),
         config: config.semantic().map_err(unwritable(SUMMARY_FILE))?,
     };
     let mut text = serde_json::to_vec_pretty(&summary).map_err(unwritable(SUMMARY_FILE))?;

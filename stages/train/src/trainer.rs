@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use pipe_nn::{
-    Model, Sample,
+    Model, PackedBatch, PendingLoss, Sample,
     checkpoint::{Checkpoint, Checkpoints, Progress},
-    optimizer::{AdamW, grad_norm},
+    optimizer::{AdamW, PendingNorm},
     passes::passes,
     runtime::Runtime,
     sampler::Sampler,
@@ -37,6 +37,22 @@ pub(crate) struct Trainer<'a> {
     pub(crate) total: u64,
     /// Of every update so far.
     pub(crate) history: Vec<UpdateRecord>,
+    pub(crate) in_flight: Option<Update>,
+    pub(crate) speed: Speed,
+}
+
+/// An update that the device may still be computing.
+pub(crate) struct Update {
+    /// Counted from 1.
+    step: u64,
+    rows: Vec<u32>,
+    passes: Vec<PackedBatch>,
+    labels: u64,
+    tokens: u64,
+    learning_rate: f64,
+    losses: Vec<PendingLoss>,
+    norm: PendingNorm,
+    started: Instant,
 }
 
 /// Where checkpoints go, and what they say of the machine.
@@ -49,7 +65,7 @@ pub(crate) struct Saving {
 impl Trainer<'_> {
     /// Goes on where a checkpoint was saved.
     pub(crate) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), Error> {
-        checkpoint.restore(self.model.parameters_mut(), &mut self.optimizer)?;
+        checkpoint.restore(self.model.trained_mut(), &mut self.optimizer)?;
         let files = &checkpoint.progress.files;
         let metrics = files.get(METRICS_FILE).map_or(&[][..], Vec::as_slice);
         self.history = from_lines(METRICS_FILE, metrics)?;
@@ -57,16 +73,19 @@ impl Trainer<'_> {
     }
 
     /// Trains to the end, or until it is asked to stop; then what was done is saved.
+    ///
+    /// The device works on an update while the host prepares the next: what an update found is read one update later.
     pub(crate) fn train(&mut self) -> Result<(), Failure> {
-        let mut speed = Speed::default();
         let mut saved = self.optimizer.updates();
         self.context.progress("steps", self.optimizer.updates(), Some(self.total));
         loop {
             let done = self.optimizer.updates();
+            let stops = self.context.cancelled() && done < self.total;
+            if done == self.total || stops || self.evaluation.is_due(done, self.total) {
+                self.settle().map_err(Error::into_failure)?;
+            }
             let outcome = self.evaluation.run_if_due(&self.model, done, self.total, self.context);
-            if outcome.map_err(Error::into_failure)? == Outcome::Stopped
-                || (self.context.cancelled() && done < self.total)
-            {
+            if outcome.map_err(Error::into_failure)? == Outcome::Stopped || stops {
                 if saved != done {
                     self.save().map_err(Error::into_failure)?;
                 }
@@ -75,28 +94,33 @@ impl Trainer<'_> {
             if done == self.total {
                 break;
             }
-            let start = Instant::now();
-            let record = self.update().map_err(Error::into_failure)?;
-            speed.add(record.tokens, start.elapsed().as_secs_f64());
-            self.history.push(record);
-            self.report(&speed);
+            let update = self.enqueue().map_err(Error::into_failure)?;
+            if let Some(earlier) = self.in_flight.replace(update) {
+                self.finish(earlier).map_err(Error::into_failure)?;
+            }
+            if !self.runtime.device().is_cuda() {
+                // The call has come back with the work done.
+                self.settle().map_err(Error::into_failure)?;
+            }
             let done = self.optimizer.updates();
             if done.is_multiple_of(self.config.save_steps) && done < self.total {
+                self.settle().map_err(Error::into_failure)?;
                 self.save().map_err(Error::into_failure)?;
                 saved = done;
             }
         }
-        for (name, value) in speed.figures().into_iter().chain(self.runtime.memory()) {
+        for (name, value) in self.speed.figures().into_iter().chain(self.runtime.memory()) {
             self.context.figure(name, value);
         }
         Ok(())
     }
 
-    /// One optimizer update over all samples of a window, in as many passes as the token budget asks for.
-    fn update(&mut self) -> Result<UpdateRecord, Error> {
+    /// Gives the device one optimizer update over all samples of a window, in as many passes as the token budget asks for.
+    fn enqueue(&mut self) -> Result<Update, Error> {
+        let started = Instant::now();
         let update = self.optimizer.updates();
         let step = update + 1;
-        let rows = self.sampler.rows(update);
+        let rows = self.sampler.rows(update).to_vec();
         let samples: Vec<Sample<'_>> = rows
             .iter()
             .zip(0..)
@@ -107,36 +131,53 @@ impl Trainer<'_> {
             .collect();
         let tokens = samples.iter().map(|sample| sample.ids.len() as u64).sum();
         let passes = passes(samples.iter().copied(), self.config.max_tokens_per_pass).collect::<Result<Vec<_>, _>>()?;
-        let labels: u64 = passes.iter().map(pipe_nn::PackedBatch::labels).sum();
+        let labels: u64 = passes.iter().map(PackedBatch::labels).sum();
         if labels == 0 {
             // No loss and no gradient. It is still an update: the schedule, the running means and decay go on.
-            self.context.warn(format!("step {step}: none of its samples has a label; rows {}", list(rows)));
+            self.context.warn(format!("step {step}: none of its samples has a label; rows {}", list(&rows)));
         }
         self.model.zero_grad()?;
+        let losses =
+            passes.iter().map(|pass| self.model.enqueue(pass, labels, update)).collect::<Result<Vec<_>, _>>()?;
+        let learning_rate = self.schedule.learning_rate(update);
+        let norm = self.optimizer.update(self.model.trained_mut(), learning_rate)?;
+        Ok(Update { step, rows, passes, labels, tokens, learning_rate, losses, norm, started })
+    }
+
+    /// Reads what the update in flight found, if there is one.
+    fn settle(&mut self) -> Result<(), Error> {
+        match self.in_flight.take() {
+            Some(update) => self.finish(update),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for an update and writes down what it found. A gradient that is not finite has not reached the weights, and
+    /// neither has that of the update behind it.
+    fn finish(&mut self, update: Update) -> Result<(), Error> {
+        let Update { step, rows, passes, labels, tokens, learning_rate, losses, norm, started } = update;
         let mut sum_nll = 0.0;
-        for pass in &passes {
-            sum_nll += self.model.forward_backward(pass, labels, update)?.sum_nll;
+        for loss in losses {
+            sum_nll += loss.read()?.sum_nll;
         }
         let loss = sum_nll / labels.max(1) as f64;
-        // Beside the losses the only time in an update that the host waits for the device: broken numbers must not
-        // reach the weights.
-        let grad_norm = f64::try_from(grad_norm(self.model.parameters())?)?;
+        let grad_norm = norm.read()?;
         for (quantity, value) in [("loss", loss), ("norm of the gradient", grad_norm)] {
             if !value.is_finite() {
                 let findings: Vec<String> =
-                    passes.iter().map(|pass| self.model.diagnose(pass, labels, update)).collect();
-                let (rows, diagnosis) = (list(rows), findings.join("; "));
+                    passes.iter().map(|pass| self.model.diagnose(pass, labels, step - 1)).collect();
+                let (rows, diagnosis) = (list(&rows), findings.join("; "));
                 return Err(Error::NotFinite { step, quantity, value, rows, diagnosis });
             }
         }
-        let learning_rate = self.schedule.learning_rate(update);
-        self.optimizer.update(self.model.parameters_mut(), learning_rate, grad_norm as f32)?;
-        Ok(UpdateRecord { step, loss, grad_norm, learning_rate, tokens })
+        self.speed.add(tokens, started);
+        self.history.push(UpdateRecord { step, loss, grad_norm, learning_rate, tokens });
+        self.report(step);
+        Ok(())
     }
 
     /// Progress at every update; the mean loss since the last report, speed and memory every `logging_steps`.
-    fn report(&self, speed: &Speed) {
-        let done = self.optimizer.updates();
+    fn report(&self, done: u64) {
         self.context.progress("steps", done, Some(self.total));
         let window = match done % self.config.logging_steps {
             0 => self.config.logging_steps,
@@ -148,7 +189,7 @@ impl Trainer<'_> {
         let Some(last) = recent.last() else { return };
         let loss = recent.iter().map(|record| record.loss).sum::<f64>() / recent.len() as f64;
         let values = [("loss", loss), ("grad_norm", last.grad_norm), ("learning_rate", last.learning_rate)];
-        self.context.metric(done, values.into_iter().chain(speed.figures()).chain(self.runtime.memory()));
+        self.context.metric(done, values.into_iter().chain(self.speed.figures()).chain(self.runtime.memory()));
     }
 
     fn save(&self) -> Result<(), Error> {
@@ -162,27 +203,28 @@ impl Trainer<'_> {
             device: self.runtime.device_kind().to_owned(),
             files,
         };
-        Ok(self.saving.checkpoints.save(&progress, self.model.parameters(), &self.optimizer)?)
+        Ok(self.saving.checkpoints.save(&progress, self.model.trained(), &self.optimizer)?)
     }
 }
 
 /// How fast the updates are, without the first, which warms up.
 #[derive(Default)]
-struct Speed {
-    started: bool,
+pub(crate) struct Speed {
+    /// When the last update was finished.
+    finished: Option<Instant>,
     updates: u64,
     tokens: u64,
     seconds: f64,
 }
 
 impl Speed {
-    fn add(&mut self, tokens: u64, seconds: f64) {
-        if !std::mem::replace(&mut self.started, true) {
-            return;
-        }
+    /// Counts an update that is finished now: from when it was begun, or from when the one before was finished.
+    fn add(&mut self, tokens: u64, started: Instant) {
+        let now = Instant::now();
+        let Some(earlier) = self.finished.replace(now) else { return };
         self.updates += 1;
         self.tokens += tokens;
-        self.seconds += seconds;
+        self.seconds += (now - earlier.max(started)).as_secs_f64();
     }
 
     fn figures(&self) -> Vec<(&'static str, f64)> {

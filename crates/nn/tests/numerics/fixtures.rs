@@ -10,11 +10,11 @@ use pipe_kernels::CudaStatus;
 use pipe_nn::{LoraConfig, Model, ModelOptions, PackedBatch, Precision, Sample};
 use tch::{Device, Kind, Tensor};
 
-/// Where the tests run: the CPU, or with `PIPE_TEST_CUDA` in the environment the first CUDA device.
+/// Where the tests run: the CPU, or with `PIPE_TEST_GPU` in the environment the first CUDA device.
 pub(crate) fn device() -> Device {
     static DEVICE: OnceLock<Device> = OnceLock::new();
     *DEVICE.get_or_init(|| {
-        if std::env::var_os("PIPE_TEST_CUDA").is_none() {
+        if std::env::var_os("PIPE_TEST_GPU").is_none() {
             return Device::Cpu;
         }
         pipe_kernels::set_deterministic(true).unwrap();
@@ -92,7 +92,8 @@ pub(crate) fn options(precision: Precision, lora: LoraConfig) -> ModelOptions {
     ModelOptions {
         lora,
         precision,
-        device: device(),
+        // The kernels know no float64: it is for finite differences, on the CPU.
+        device: if precision == Precision::Fp64 { Device::Cpu } else { device() },
         gradient_checkpointing: false,
         neftune_noise_alpha: None,
         seed: 1,
@@ -107,8 +108,8 @@ pub(crate) fn load(folder_name: &str, options: &ModelOptions) -> Model {
 pub(crate) fn set_parameters(model: &mut Model, value: impl Fn(&str) -> Option<Tensor>) {
     for parameter in model.parameters_mut() {
         if let Some(value) = value(&parameter.name) {
-            assert_eq!(parameter.value.size(), value.size(), "{}", parameter.name);
-            parameter.value.copy_(&value);
+            assert_eq!(parameter.size(), value.size(), "{}", parameter.name);
+            parameter.set_value(&value).unwrap();
         }
     }
 }

@@ -7,6 +7,6 @@ mod gradients;
 mod invariance;
 mod nonfinite;
 mod shapes;
-#[expect(dead_code, reason = "shared with the unit tests, which use all of it")]
+#[allow(dead_code, reason = "shared with the unit tests")]
 #[path = "../../src/testing.rs"]
 mod testing;

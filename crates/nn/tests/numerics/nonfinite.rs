@@ -17,7 +17,9 @@ fn rows() -> [Row; 2] {
 fn diagnose(change: impl Fn(&str, &mut Tensor)) -> String {
     let mut model = model();
     for parameter in model.parameters_mut() {
-        change(&parameter.name, &mut parameter.value);
+        let mut value = parameter.value().unwrap();
+        change(&parameter.name, &mut value);
+        parameter.set_value(&value).unwrap();
     }
     let batch = pack(&rows(), 0);
     let _ = model.forward_backward(&batch, batch.labels(), 0).unwrap();

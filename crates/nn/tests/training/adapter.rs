@@ -16,7 +16,7 @@ fn parameters() -> Vec<Parameter> {
     let parameter = |name: &str| {
         let shape: Vec<i64> = file.info(name).unwrap().shape.iter().map(|side| *side as i64).collect();
         let value = Tensor::zeros(&shape[..], (tch::Kind::Float, tch::Device::Cpu));
-        Parameter { name: name.to_owned(), grad: value.zeros_like(), value }
+        Parameter::matrix(name.to_owned(), value).unwrap()
     };
     names.map(parameter).collect()
 }
@@ -81,14 +81,18 @@ fn an_adapter_of_another_model_is_refused() {
         change(&mut parameters);
         adapter.load_into(&mut parameters, tied).map_err(|error| error.to_string())
     };
-    let shape = load(|parameters| parameters[0].value = parameters[0].value.narrow(0, 0, 5), true).unwrap_err();
+    let cut = |parameters: &mut Vec<Parameter>| {
+        let value = parameters[0].value().unwrap().narrow(0, 0, 5);
+        parameters[0] = Parameter::matrix(parameters[0].name.clone(), value).unwrap();
+    };
+    let shape = load(cut, true).unwrap_err();
     assert!(shape.contains("of the shape [512, 64], this base needs [5, 64]"), "{shape}");
     let missing = load(|parameters| parameters[1].name = parameters[1].name.replace("layers.0", "layers.9"), true);
     assert!(missing.unwrap_err().contains("which this base has no place for"));
     let extra = |parameters: &mut Vec<Parameter>| {
-        let value = parameters[1].value.copy();
+        let value = parameters[1].value().unwrap().copy();
         let name = parameters[1].name.replace("layers.0", "layers.9");
-        parameters.push(Parameter { name, grad: value.zeros_like(), value });
+        parameters.push(Parameter::matrix(name, value).unwrap());
     };
     assert!(load(extra, true).unwrap_err().contains("has no tensor `base_model.model.model.layers.9."));
     assert!(
@@ -101,9 +105,9 @@ fn an_adapter_of_another_model_is_refused() {
 fn an_embedding_and_a_head_that_drifted_apart_do_not_fit_a_tied_base() {
     let folder = tempfile::tempdir().unwrap();
     let mut parameters = parameters();
-    let value = parameters[0].value.ones_like();
+    let value = parameters[0].value().unwrap().ones_like();
     let name = "base_model.model.lm_head.weight".to_owned();
-    parameters.push(Parameter { name, grad: value.zeros_like(), value });
+    parameters.push(Parameter::matrix(name, value).unwrap());
     save_adapter(folder.path(), &parameters, &lora(), false, None).unwrap();
     let adapter = SavedAdapter::open(folder.path()).unwrap();
     parameters.pop();

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use pipe_nn::{
-    Parameter,
+    Parameters,
     checkpoint::{Checkpoints, Progress},
     optimizer::{AdamW, AdamWOptions},
 };
@@ -22,9 +22,9 @@ fn progress(updates: u64) -> Progress {
 }
 
 /// A run that saves after each of `updates` updates.
-fn run(folder: &Path, updates: u64, keep: usize) -> (Vec<Parameter>, AdamW) {
+fn run(folder: &Path, updates: u64, keep: usize) -> (Parameters, AdamW) {
     let checkpoints = Checkpoints::new(folder, keep);
-    let mut parameters = parameters(SHAPES);
+    let mut parameters = Parameters::new(parameters(SHAPES)).unwrap();
     let mut optimizer = AdamW::new(options(), &parameters).unwrap();
     for done in 1..=updates {
         update(&mut parameters, &mut optimizer);
@@ -33,11 +33,12 @@ fn run(folder: &Path, updates: u64, keep: usize) -> (Vec<Parameter>, AdamW) {
     (parameters, optimizer)
 }
 
-fn update(parameters: &mut [Parameter], optimizer: &mut AdamW) {
-    for parameter in parameters.iter_mut() {
-        parameter.grad = &parameter.value * 0.3 + optimizer.updates() as f64;
+fn update(parameters: &mut Parameters, optimizer: &mut AdamW) {
+    for parameter in parameters.list_mut() {
+        let grad = parameter.value().unwrap() * 0.3 + optimizer.updates() as f64;
+        parameter.set_grad(&grad).unwrap();
     }
-    optimizer.update(parameters, 1e-2, 1.0).unwrap();
+    optimizer.update(parameters, 1e-2).unwrap();
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -56,14 +57,14 @@ fn a_run_goes_on_with_the_same_bytes() {
     let checkpoint = found.checkpoint.unwrap();
     assert_eq!(checkpoint.progress, progress(3));
 
-    let mut restored = parameters(SHAPES);
+    let mut restored = Parameters::new(parameters(SHAPES)).unwrap();
     let mut fresh = AdamW::new(options(), &restored).unwrap();
     checkpoint.restore(&mut restored, &mut fresh).unwrap();
     assert_eq!(fresh.updates(), 3);
     update(&mut expected, &mut optimizer);
     update(&mut restored, &mut fresh);
-    for (one, other) in expected.iter().zip(&restored) {
-        assert_eq!(values(&one.value), values(&other.value));
+    for (one, other) in expected.list().iter().zip(restored.list()) {
+        assert_eq!(values(one), values(other));
     }
 }
 
@@ -130,12 +131,12 @@ fn another_model_is_refused_and_nothing_is_touched() {
     let folder = tempfile::tempdir().unwrap();
     run(folder.path(), 1, 1);
     let checkpoint = Checkpoints::new(folder.path(), 1).latest().unwrap().checkpoint.unwrap();
-    let mut other = parameters(&[("a", &[3, 4]), ("b", &[8])]);
-    let before = values(&other[0].value);
+    let mut other = Parameters::new(parameters(&[("a", &[3, 4]), ("b", &[8])])).unwrap();
+    let before = values(&other.list()[0]);
     let mut optimizer = AdamW::new(options(), &other).unwrap();
     let message = checkpoint.restore(&mut other, &mut optimizer).unwrap_err().to_string();
     assert!(message.contains("is of another model"), "{message}");
-    assert_eq!(values(&other[0].value), before);
+    assert_eq!(values(&other.list()[0]), before);
 }
 
 #[test]

@@ -26,11 +26,11 @@ fn parameters(shapes: &[(&str, &[i64])]) -> Vec<Parameter> {
         let count: i64 = shape.iter().product();
         let values: Vec<f32> = (0..count).map(|index| (index as f32 * 0.37 + number as f32).sin()).collect();
         let value = Tensor::from_slice(&values).view(*shape);
-        Parameter { name: (*name).to_owned(), grad: value.zeros_like(), value }
+        Parameter::matrix((*name).to_owned(), value).unwrap()
     };
     shapes.iter().enumerate().map(parameter).collect()
 }
 
-fn values(tensor: &Tensor) -> Vec<f32> {
-    Vec::try_from(tensor.view(-1_i64)).unwrap()
+fn values(parameter: &Parameter) -> Vec<f32> {
+    Vec::try_from(parameter.value().unwrap().flatten(0, -1)).unwrap()
 }

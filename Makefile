@@ -6,7 +6,7 @@ TORCH_FEATURES := --features stage-train/torch,stage-evaluate/torch
 CRASH_TEST := $(CARGO) run --locked --release -p pipe-testkit --bin crash-test --
 LIGHT_CRATES := --workspace --exclude pipe-kernels --exclude pipe-nn --exclude pipe-torch
 
-.PHONY: help demo build libtorch gpu test crash-test lint fuzz fixtures clean
+.PHONY: help demo build libtorch gpu test gpu-test crash-test lint fuzz fixtures clean
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -31,6 +31,10 @@ test: build fixtures ## Run every test
 	$(CARGO) test --locked --release $(LIGHT_CRATES)
 	$(CARGO) test --locked --release $(TORCH_CRATES) $(TORCH_FEATURES)
 	$(CRASH_TEST) --random 20
+
+gpu-test: gpu ## Run the tests of kernels and training on the card, and say which it is
+	nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
+	PIPE_TEST_GPU=1 $(CARGO) test --locked --release -p pipe-kernels -p pipe-nn
 
 crash-test: ## Kill pipe at every crash point and at 500 random moments
 	$(CRASH_TEST) --random 500

@@ -19,6 +19,7 @@ mod shim;
 mod testing;
 
 pub mod ops;
+pub mod philox;
 
 pub use cuda::{CudaStatus, load_cuda};
 pub use error::Error;

@@ -4,13 +4,10 @@
 //! A word is keyed by seed, update, the sample's place in the update, module, position in the sample and channel; never
 //! by the row of the pass. So it does not depend on how an update is split, nor on the device.
 
+use pipe_kernels::philox::{KEY_STEPS, MULTIPLIERS, ROUNDS, philox, split};
 use tch::{Device, Tensor};
 
-use crate::{
-    batch::PackedBatch,
-    error::Result,
-    philox::{KEY_STEPS, MULTIPLIERS, ROUNDS, philox, split},
-};
+use crate::{batch::PackedBatch, error::Result};
 
 /// Channels that one counter serves.
 pub(crate) const LANES: usize = 4;

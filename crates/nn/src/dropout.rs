@@ -1,13 +1,13 @@
 //! Dropout of the adapters' inputs: masks are never stored, the kernels draw them from counters wherever they need them.
 
-use pipe_kernels::{ops, upload};
+use pipe_kernels::{
+    ops,
+    philox::{philox, split},
+    upload,
+};
 use tch::Device;
 
-use crate::{
-    batch::PackedBatch,
-    error::Result,
-    philox::{philox, split},
-};
+use crate::{batch::PackedBatch, error::Result};
 
 /// The dropout of a run.
 #[derive(Debug, Clone, Copy)]

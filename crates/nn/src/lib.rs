@@ -36,7 +36,6 @@ mod model;
 mod neftune;
 mod norm;
 mod parameter;
-mod philox;
 mod precision;
 mod projection;
 mod rope;

@@ -6,16 +6,14 @@
 #![expect(non_snake_case, reason = "shape suffixes: I width in, O width out, R rank")]
 
 use pipe_hf::AdapterTensor;
-use pipe_kernels::ops::Adapter;
+use pipe_kernels::{
+    ops::Adapter,
+    philox::{philox, split},
+};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
-use crate::{
-    Error, Parameter, Precision,
-    decoder::Pass,
-    error::Result,
-    philox::{philox, split},
-};
+use crate::{Error, Parameter, Precision, decoder::Pass, error::Result};
 
 /// The linear layers of a block that LoRA can train, in the order of the computation.
 pub const TARGET_MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];

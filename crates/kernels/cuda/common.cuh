@@ -128,7 +128,9 @@ __device__ __forceinline__ Words philox(u32 c0, u32 c1, u32 c2, u32 c3, u32 k0, 
 template <typename E>
 struct __align__(4 * sizeof(E)) Quad { E values[4]; };
 
-// Four values, or those of them that are `left`, then zeros. `vector`: the address is aligned, and all are left.
+// Four values, or those of them that are `left`, then zeros. `vector`: the address is aligned, and all are left. A
+// kernel whose time counts decides on it once, at its start: a load behind a branch of its own is waited for in that
+// branch.
 template <typename E>
 __device__ __forceinline__ void load_quad(const E* from, int left, bool vector, float (&to)[4]) {
     if (vector) {
@@ -154,6 +156,41 @@ __device__ __forceinline__ void store_quad(E* target, int left, bool vector, con
     }
 }
 
+// Two neighbouring fours; `vector`: the eight together are aligned, and all left.
+template <typename E>
+struct __align__(16) QuadPair { Quad<E> quads[2]; };
+template <typename E>
+__device__ __forceinline__ void load_quads(const E* from, int left, bool vector, float (&first)[4],
+                                           float (&second)[4]) {
+    if (vector) {
+        const QuadPair<E> pair = *reinterpret_cast<const QuadPair<E>*>(from);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            first[j] = widen(pair.quads[0].values[j]);
+            second[j] = widen(pair.quads[1].values[j]);
+        }
+    } else {
+        load_quad(from, left, false, first);
+        load_quad(from + 4, left - 4, false, second);
+    }
+}
+template <typename E>
+__device__ __forceinline__ void store_quads(E* target, int left, bool vector, const float (&first)[4],
+                                            const float (&second)[4]) {
+    if (vector) {
+        QuadPair<E> pair;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            narrow(first[j], pair.quads[0].values[j]);
+            narrow(second[j], pair.quads[1].values[j]);
+        }
+        *reinterpret_cast<QuadPair<E>*>(target) = pair;
+    } else {
+        store_quad(target, left, false, first);
+        store_quad(target + 4, left - 4, false, second);
+    }
+}
+
 // The adapters of one group and their dropout, by value: `group_words` in ops/lora_operands.rs writes it.
 struct LoraAdapter {
     const float* a;  // [rank, width]
@@ -174,58 +211,20 @@ struct LoraGroup {
     i64 count;
 };
 
-// Bit j is set if channel `4 block + j` of the token is kept.
-__device__ __forceinline__ u32 keep_bits(const LoraDropout& dropout, i64 token, u32 module, u32 block) {
-    const Words words = philox(block, u32(dropout.positions[token]), u32(dropout.places[token]), module, dropout.key0,
-                               dropout.key1);
+// A token's part of the counters.
+struct TokenKey { u32 position, place; };
+__device__ __forceinline__ TokenKey token_key(const LoraDropout& dropout, i64 token) {
+    if (!dropout.drops) return {};
+    return {u32(dropout.positions[token]), u32(dropout.places[token])};
+}
+
+// Bit j is set if channel `4 block + j` of the token is kept. Callers ask first whether there is a dropout, and for all
+// that they need at once: each counter is a long chain of its own.
+__device__ __forceinline__ u32 keep_bits(const LoraDropout& dropout, TokenKey key, u32 module, u32 block) {
+    const Words words = philox(block, key.position, key.place, module, dropout.key0, dropout.key1);
     const u32 threshold = dropout.threshold;
     return u32(words.x >= threshold) | u32(words.y >= threshold) << 1 | u32(words.z >= threshold) << 2 |
            u32(words.w >= threshold) << 3;
-}
-
-// The rows that a block finishes together: each value of an A is read once for all.
-constexpr int LORA_ROWS = 4;
-
-// Puts the columns behind `width` of a block's rows of dx into shared memory, `[extra][LORA_ROWS]`. The caller
-// synchronises.
-__device__ __forceinline__ void load_inner(const element* dx, int dx_ld, int width, i64 first, int rows,
-                                           float* inner) {
-    for (int i = threadIdx.x; i < (dx_ld - width) * LORA_ROWS; i += blockDim.x) {
-        const int column = i / LORA_ROWS, row = i % LORA_ROWS;
-        inner[i] = row < rows ? widen(dx[(first + row) * dx_ld + width + column]) : 0.0f;
-    }
-}
-
-// The gradient of an augmented input: adds the adapters' part to four channels of a block's rows.
-__device__ __forceinline__ void add_lora(const LoraGroup& group, const float* inner, int width, i64 first, int rows,
-                                         int channel, bool vector, float (&dx)[LORA_ROWS][4]) {
-    for (int n = 0; n < int(group.count); ++n) {
-        const LoraAdapter& adapter = group.adapters[n];
-        const float* a = adapter.a + channel;
-        const float4* u = reinterpret_cast<const float4*>(inner) + (adapter.column - width);
-        float sums[LORA_ROWS][4] = {};
-#pragma unroll 4
-        for (int r = 0; r < adapter.rank; ++r) {
-            float weights[4];
-            load_quad(a + i64(r) * width, width - channel, vector, weights);
-            const float4 four = u[r];
-            const float inner_values[LORA_ROWS] = {four.x, four.y, four.z, four.w};
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                const float weight = widen(to<element>(weights[j]));
-#pragma unroll
-                for (int row = 0; row < LORA_ROWS; ++row) sums[row][j] += inner_values[row] * weight;
-            }
-        }
-#pragma unroll
-        for (int row = 0; row < LORA_ROWS; ++row) {
-            u32 keep = 15;
-            if (group.dropout.drops && row < rows)
-                keep = keep_bits(group.dropout, first + row, adapter.module, u32(channel) / 4);
-#pragma unroll
-            for (int j = 0; j < 4; ++j) dx[row][j] += keep >> j & 1 ? adapter.factor * sums[row][j] : 0.0f;
-        }
-    }
 }
 #if ELEMENT != 0
 // Matrix products of a warp (PTX, mma.m16n8k16), and copies to shared memory in the background. Of a lane, with
@@ -294,3 +293,118 @@ __device__ __forceinline__ float power_of_two(float x) {
     return y;
 }
 #endif
+
+// The gradient of an augmented input. A warp has ROWS rows, 8 or 4; a lane, with g = lane / 4 and q = lane % 4, has
+// four neighbouring channels of two neighbouring rows. Of 8 rows, the lanes of one g have the same channels; of 4 rows,
+// lanes with q of 2 and 3 have those `LORA_SET` further on, so that the halves of the inner dimension, each as long as
+// eight ranks, serve different channels.
+constexpr int LORA_SET = 32;
+template <int ROWS>
+__device__ __forceinline__ int lora_row() {
+    return 2 * (threadIdx.x & (ROWS / 2 - 1));
+}
+// The first of a lane's channels, behind that of the first lane of its g.
+template <int ROWS>
+__device__ __forceinline__ int lora_set() {
+    return ROWS == 4 ? int(threadIdx.x & 2) * (LORA_SET / 2) : 0;
+}
+
+#if ELEMENT != 0
+// What a lane brings to a product of eight ranks: A at ranks 2q and 2q + 1, and a row's inner values there.
+template <int ROWS>
+struct LoraFragment {
+    static constexpr int SETS = 8 / ROWS;
+    float4 even[SETS], odd[SETS];
+    u32 inner;
+};
+template <int ROWS>
+__device__ __forceinline__ LoraFragment<ROWS> load_fragment(const LoraAdapter& adapter, const element* row, int width,
+                                                            int channel, int first_rank) {
+    LoraFragment<ROWS> fragment;
+    // Channels and ranks that do not exist do as the last ones; the inner values of such ranks are zero.
+    const int rank = first_rank + 2 * int(threadIdx.x & 3), last = adapter.rank - 1;
+    const float* even = adapter.a + i64(min(rank, last)) * width;
+    const float* odd = adapter.a + i64(min(rank + 1, last)) * width;
+#pragma unroll
+    for (int set = 0; set < 8 / ROWS; ++set) {
+        const int i = min(channel + set * LORA_SET, width - 4);
+        fragment.even[set] = *reinterpret_cast<const float4*>(even + i);
+        fragment.odd[set] = *reinterpret_cast<const float4*>(odd + i);
+    }
+    row += adapter.column;
+    const u32 low = row[min(rank, last)].bits, high = row[min(rank + 1, last)].bits;
+    fragment.inner = (rank <= last ? low : 0) | (rank < last ? high << 16 : 0);
+    return fragment;
+}
+// Adds a product of eight ranks: a lane's channels 2t and 2t + 1 are rows g and g + 8 of tile t.
+template <int ROWS>
+__device__ __forceinline__ void multiply_fragment(const LoraFragment<ROWS>& fragment, float (&tiles)[2][4]) {
+    constexpr int LAST = 8 / ROWS - 1;
+    const bool second = ROWS == 4 && (threadIdx.x & 16);
+    const u32 b0 = second ? 0 : fragment.inner, b1 = second ? fragment.inner : 0;
+    const float4 &even = fragment.even[0], &odd = fragment.odd[0];
+    u32 a[2][4] = {{pack_pair(even.x, odd.x), pack_pair(even.y, odd.y)},
+                   {pack_pair(even.z, odd.z), pack_pair(even.w, odd.w)}};
+    if (ROWS == 4) {
+        const float4 &far_even = fragment.even[LAST], &far_odd = fragment.odd[LAST];
+        a[0][2] = pack_pair(far_even.x, far_odd.x), a[0][3] = pack_pair(far_even.y, far_odd.y);
+        a[1][2] = pack_pair(far_even.z, far_odd.z), a[1][3] = pack_pair(far_even.w, far_odd.w);
+    }
+    multiply_add(tiles[0], a[0], b0, b1);
+    multiply_add(tiles[1], a[1], b0, b1);
+}
+#endif
+
+// Adds the adapters' part to a lane's values. `dx` is the block's first row, `channel` the first of the lane's g. All
+// lanes of a warp call it, those behind the last channel too.
+template <int ROWS>
+__device__ __forceinline__ void add_lora(const LoraGroup& group, const element* dx, int dx_ld, int rows,
+                                         const TokenKey (&keys)[2], int width, int channel, bool vector,
+                                         float (&values)[2][4]) {
+    const int own = channel + lora_set<ROWS>(), row = lora_row<ROWS>();
+    for (int n = 0; n < int(group.count); ++n) {
+        const LoraAdapter& adapter = group.adapters[n];
+        float sums[2][4] = {};
+        u32 keep[2] = {15, 15};
+        const auto masks = [&] {
+            if (!group.dropout.drops) return;
+#pragma unroll
+            for (int i = 0; i < 2; ++i) keep[i] = keep_bits(group.dropout, keys[i], adapter.module, u32(own) / 4);
+        };
+#if ELEMENT != 0
+        if (vector) {
+            const int column = (threadIdx.x & 31) / 4 % ROWS;
+            const element* inner = dx + i64(min(column, rows - 1)) * dx_ld;
+            // The masks are made while the first values are on their way.
+            const LoraFragment<ROWS> fragment = load_fragment<ROWS>(adapter, inner, width, channel, 0);
+            masks();
+            float tiles[2][4] = {};
+            multiply_fragment<ROWS>(fragment, tiles);
+#pragma unroll 1
+            for (int rank = 8; rank < adapter.rank; rank += 8)
+                multiply_fragment<ROWS>(load_fragment<ROWS>(adapter, inner, width, channel, rank), tiles);
+#pragma unroll
+            for (int j = 0; j < 4; ++j)
+#pragma unroll
+                for (int i = 0; i < 2; ++i) sums[i][j] = tiles[j / 2][j % 2 * 2 + i];
+        } else
+#endif
+        {
+            masks();
+            for (int r = 0; r < adapter.rank; ++r) {
+                float weights[4];
+                load_quad(adapter.a + i64(r) * width + own, width - own, vector && own < width, weights);
+#pragma unroll
+                for (int i = 0; i < 2; ++i) {
+                    const float inner = widen(dx[i64(min(row + i, rows - 1)) * dx_ld + adapter.column + r]);
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) sums[i][j] += inner * widen(to<element>(weights[j]));
+                }
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+#pragma unroll
+            for (int j = 0; j < 4; ++j) values[i][j] += keep[i] >> j & 1 ? adapter.factor * sums[i][j] : 0.0f;
+    }
+}

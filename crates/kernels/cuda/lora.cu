@@ -37,7 +37,9 @@ extern "C" __global__ void __launch_bounds__(256)
     x += row * x_ld;
     float sums[8] = {};
     for (int i = 4 * threadIdx.x; i < width; i += 4 * 256) {
-        const u32 keep = group.dropout.drops ? keep_bits(group.dropout, row, adapter.module, u32(i) / 4) : 15;
+        u32 keep = 15;
+        if (group.dropout.drops)
+            keep = keep_bits(group.dropout, token_key(group.dropout, row), adapter.module, u32(i) / 4);
         float values[4];
         load_quad(x + i, width - i, false, values);
         for (int j = 0; j < 4; ++j)
@@ -57,25 +59,40 @@ extern "C" __global__ void __launch_bounds__(256)
     }
 }
 
-// dx [T, ld], out [T, width].
+// dx [T, ld], out [T, width]. A block for eight rows and eight warps' part of them, 64 channels a warp; a lane has
+// eight channels of two rows.
+__device__ __forceinline__ void input_gradient(const element* dx, int dx_ld, const LoraGroup& group, element* out,
+                                               i64 tokens, int width, bool vector) {
+    const i64 first = i64(blockIdx.x) * 8;
+    const int rows = int(min(i64(8), tokens - first)), row = lora_row<8>();
+    const int begin = int(blockIdx.y * 8 + threadIdx.x / 32) * 64;
+    if (begin >= width) return;
+    const int i = begin + int(threadIdx.x & 31) / 4 * 8;
+    dx += first * dx_ld;
+    float values[2][2][4];
+    TokenKey keys[2];
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+        const int inside = min(row + k, rows - 1), at = vector ? min(i, width - 8) : i;
+        keys[k] = token_key(group.dropout, first + inside);
+        load_quads(dx + i64(inside) * dx_ld + at, width - i, vector, values[0][k], values[1][k]);
+    }
+#pragma unroll
+    for (int quad = 0; quad < 2; ++quad)
+        add_lora<8>(group, dx, dx_ld, rows, keys, width, i + 4 * quad, vector, values[quad]);
+#pragma unroll
+    for (int k = 0; k < 2; ++k)
+        if (row + k < rows && i < width)
+            store_quads(out + (first + row + k) * width + i, width - i, vector, values[0][k], values[1][k]);
+}
 extern "C" __global__ void __launch_bounds__(256)
     input_gradient(const element* dx, int dx_ld, const __grid_constant__ LoraGroup group, element* out, i64 tokens,
                    int width, int vector) {
-    extern __shared__ __align__(16) float inner[];
-    const i64 first = i64(blockIdx.x) * LORA_ROWS;
-    const int rows = int(min(i64(LORA_ROWS), tokens - first));
-    load_inner(dx, dx_ld, width, first, rows, inner);
-    __syncthreads();
-    const int i = 4 * int(blockIdx.y * 256 + threadIdx.x);
-    if (i >= width) return;
-    float values[LORA_ROWS][4];
-#pragma unroll
-    for (int row = 0; row < LORA_ROWS; ++row)
-        load_quad(dx + (first + min(row, rows - 1)) * dx_ld + i, width - i, vector, values[row]);
-    add_lora(group, inner, width, first, rows, i, vector, values);
-#pragma unroll
-    for (int row = 0; row < LORA_ROWS; ++row)
-        if (row < rows) store_quad(out + (first + row) * width + i, width - i, vector, values[row]);
+    if (vector) {
+        input_gradient(dx, dx_ld, group, out, tokens, width, true);
+    } else {
+        input_gradient(dx, dx_ld, group, out, tokens, width, false);
+    }
 }
 
 // x [T, x_ld] to y [T, y_ld], `width` columns.
@@ -98,7 +115,6 @@ struct Task {
     const element* values;
     const element* inner;
     float* gradient;
-    i64 offset;  // of its partial sums
     int values_ld, inner_ld;
     int width, rank;
     float factor;
@@ -112,7 +128,8 @@ struct Tasks {
     i64 count;
 };
 
-constexpr int STRIP = 64;
+// A block has a strip of channels, eight ranks or a few times eight, and all tokens: no sum needs a second block.
+constexpr int STRIP = 32;
 
 // The task of a strip of channels; `strip` becomes its number within the task.
 __device__ __forceinline__ int find_task(const Tasks& tasks, int& strip) {
@@ -125,38 +142,41 @@ __device__ __forceinline__ int find_task(const Tasks& tasks, int& strip) {
     return n;
 }
 
-// Adds what the parts of a block have for 8 ranks of a strip, `parts[part][channel][rank]`, and stores it.
-__device__ __forceinline__ void store_partial(const Task& task, const float* parts, int count, int strip,
-                                              int first_rank, float* partial) {
-    for (int i = threadIdx.x; i < STRIP * 8; i += blockDim.x) {
-        const int channel = task.by_channel ? i / 8 : i % STRIP;
-        const int r = task.by_channel ? i % 8 : i / STRIP;
-        float sum = 0.0f;
-        for (int part = 0; part < count; ++part) sum += parts[part * STRIP * 8 + channel * 8 + r];
-        const int column = strip * STRIP + channel, rank = first_rank + r;
-        if (column >= task.width || rank >= task.rank) continue;
-        const i64 at = task.by_channel ? i64(column) * task.rank + rank : i64(rank) * task.width + column;
-        partial[task.offset + at] = task.factor * sum;
-    }
+// Where a part of a block keeps a channel's sums of eight ranks, so that the lanes of a warp meet no bank twice.
+constexpr int PART = STRIP / 4 * 40;
+__device__ __forceinline__ int part_index(int channel, int r) { return channel / 4 * 40 + channel % 4 * 8 + r; }
+
+// Adds what the parts of a block have for 8 ranks of a strip to the gradient.
+template <int PARTS>
+__device__ __forceinline__ void add_parts(const Task& task, const float* parts, int strip, int first_rank) {
+    const int channel = threadIdx.x / 8, r = threadIdx.x % 8;
+    const int column = strip * STRIP + channel, rank = first_rank + r;
+    if (channel >= STRIP || column >= task.width || rank >= task.rank) return;
+    float* gradient = task.gradient;
+    gradient += task.by_channel ? i64(column) * task.rank + rank : i64(rank) * task.width + column;
+    const float old = *gradient;
+    float sum = 0.0f;
+#pragma unroll
+    for (int part = 0; part < PARTS; ++part) sum += parts[part * PART + part_index(channel, r)];
+    *gradient = old + task.factor * sum;
 }
 
-// A block of 256 threads for a strip, 8 ranks and a part of the tokens: 16 threads have four channels each, 16 such
-// groups take turns at the tokens. Grid: strips of all tasks, ranks, parts. partial [parts, total].
+// A block of 256 threads: 8 threads have four channels each, 32 such groups take turns at the tokens. Grid: strips of
+// all tasks, ranks.
 extern "C" __global__ void __launch_bounds__(256)
-    lora_gradients_plain(const __grid_constant__ Tasks tasks, i64 tokens, float* partial, i64 total) {
-    __shared__ float parts[16 * STRIP * 8];
+    lora_gradients_plain(const __grid_constant__ Tasks tasks, i64 tokens) {
+    __shared__ float parts[32 * PART];
     int strip = blockIdx.x;
     const Task& task = tasks.tasks[find_task(tasks, strip)];
     const int first_rank = blockIdx.y * 8;
     if (first_rank >= task.rank) return;
     const int ranks = min(8, task.rank - first_rank);
-    const int group = threadIdx.x / 16, quad = threadIdx.x % 16, i = strip * STRIP + 4 * quad;
-    const i64 share = (tokens + gridDim.z - 1) / gridDim.z;
-    const i64 begin = blockIdx.z * share, end = min(tokens, begin + share);
+    const int group = threadIdx.x / 8, quad = threadIdx.x % 8, i = strip * STRIP + 4 * quad;
     float sums[4][8] = {};
     if (i < task.width) {
-        for (i64 t = begin + group; t < end; t += 16) {
-            const u32 keep = task.drops ? keep_bits(tasks.dropout, t, task.module, u32(i) / 4) : 15;
+        for (i64 t = group; t < tokens; t += 32) {
+            const u32 keep =
+                task.drops ? keep_bits(tasks.dropout, token_key(tasks.dropout, t), task.module, u32(i) / 4) : 15;
             float values[4];
             load_quad(task.values + t * task.values_ld + i, task.width - i, false, values);
             const element* inner = task.inner + t * task.inner_ld + first_rank;
@@ -171,203 +191,210 @@ extern "C" __global__ void __launch_bounds__(256)
 #pragma unroll
     for (int j = 0; j < 4; ++j)
 #pragma unroll
-        for (int r = 0; r < 8; ++r) parts[(group * STRIP + 4 * quad + j) * 8 + r] = sums[j][r];
+        for (int r = 0; r < 8; ++r) parts[group * PART + part_index(4 * quad + j, r)] = sums[j][r];
     __syncthreads();
-    store_partial(task, parts, 16, strip, first_rank, partial + blockIdx.z * total);
-}
-
-// Adds the parts to the gradients. Grid: `total` by 256.
-extern "C" __global__ void __launch_bounds__(256)
-    add_gradients(const __grid_constant__ Tasks tasks, const float* partial, int parts, i64 total) {
-    const i64 i = i64(blockIdx.x) * 256 + threadIdx.x;
-    if (i >= total) return;
-    int n = 0;
-    while (n + 1 < int(tasks.count) && i >= tasks.tasks[n + 1].offset) ++n;
-    float sum = 0.0f;
-#pragma unroll 4
-    for (int part = 0; part < parts; ++part) sum += partial[part * total + i];
-    tasks.tasks[n].gradient[i - tasks.tasks[n].offset] += sum;
+    add_parts<32>(task, parts, strip, first_rank);
 }
 
 #if ELEMENT != 0
 
-// d += a b of 16 x 16 by 16 x 8. Lane l has, with g = l / 4 and q = l % 4: of a rows g and g + 8, of b column g, both
-// at 2q, 2q + 1, 2q + 8 and 2q + 9 of the inner dimension; of d rows g and g + 8 at columns 2q and 2q + 1.
-__device__ __forceinline__ void mma(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-#if ELEMENT == 1
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-#else
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
-#endif
-                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
-
-__device__ __forceinline__ u32 pair(float low, float high) {
-    return u32(to<element>(low).bits) | u32(to<element>(high).bits) << 16;
-}
-
-// Eight values of a row as four words, the dropped ones zero.
+// Eight values as four words.
 struct Eight { u32 words[4]; };
-__device__ __forceinline__ Eight load_eight(const element* from) {
+__device__ __forceinline__ Eight load_words(const element* from) {
     const uint4 four = *reinterpret_cast<const uint4*>(from);
     return {{four.x, four.y, four.z, four.w}};
 }
-__device__ __forceinline__ void drop_eight(Eight& eight, const LoraDropout& dropout, i64 token, u32 module,
-                                           int channel) {
-    const u32 keep = keep_bits(dropout, token, module, u32(channel) / 4) |
-                     keep_bits(dropout, token, module, u32(channel) / 4 + 1) << 4;
+// Makes the values zero, two a word, that are dropped.
+template <int WORDS>
+__device__ __forceinline__ void drop_words(u32 (&words)[WORDS], u32 keep) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < WORDS; ++i) {
         const u32 bits = keep >> 2 * i;
-        eight.words[i] &= (bits & 1 ? 0x0000FFFFu : 0u) | (bits & 2 ? 0xFFFF0000u : 0u);
+        words[i] &= (bits & 1 ? 0x0000FFFFu : 0u) | (bits & 2 ? 0xFFFF0000u : 0u);
     }
 }
 
-// A block for 16 rows and 8 BLOCKS ranks of an adapter; its warps share the channels, 32 at a time, 8 a lane. Which
-// channel stands at which place of the inner dimension is free as long as both operands agree: lane q has 8q..8q+7.
+// A block for 8 tokens and 8 BLOCKS ranks of an adapter; its warps share the channels, 32 at a time, 8 a lane. Ranks
+// are the rows of the products and tokens the columns. Which channel stands at which place of the inner dimension is
+// free as long as both operands agree: lane 4g + q has 8q..8q+7 of token g and of ranks g, g + 8, ...
 template <int BLOCKS>
 __device__ __forceinline__ void lora_down(element* x, int x_ld, const LoraGroup& group, i64 tokens, int width,
                                           int first_free, int bias) {
-    __shared__ float parts[16][16 * 8];
-    const i64 first = i64(blockIdx.x) * 16;
-    const int rows = int(min(i64(16), tokens - first));
+    __shared__ float parts[16][BLOCKS * 64];
+    constexpr int TILES = (BLOCKS + 1) / 2;
+    const i64 first = i64(blockIdx.x) * 8;
+    const int rows = int(min(i64(8), tokens - first));
     if (blockIdx.y == 0) fill_rest(x, x_ld, first, rows, first_free, bias);
     int first_rank;
     const int n = find_adapter(group, blockIdx.y, 8 * BLOCKS, first_rank);
     if (n == int(group.count)) return;
     const LoraAdapter& adapter = group.adapters[n];
     const int warp = threadIdx.x / 32, warps = blockDim.x / 32, g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
-    const element* low_row = x + (first + min(g, rows - 1)) * x_ld;
-    const element* high_row = x + (first + min(g + 8, rows - 1)) * x_ld;
-    float sums[BLOCKS][4] = {};
-#pragma unroll 2
-    for (int step = warp; step * 32 < width; step += warps) {
-        const int channel = step * 32 + q * 8;
-        const bool inside = channel < width;
-        Eight low = {}, high = {};
-        if (inside) {
-            low = load_eight(low_row + channel);
-            high = load_eight(high_row + channel);
-            if (group.dropout.drops) {
-                drop_eight(low, group.dropout, first + min(g, rows - 1), adapter.module, channel);
-                drop_eight(high, group.dropout, first + min(g + 8, rows - 1), adapter.module, channel);
-            }
-        }
+    const i64 token = first + min(g, rows - 1);
+    const element* row = x + token * x_ld;
+    const TokenKey key = token_key(group.dropout, token);
+    // Ranks and tokens that do not exist do as the last ones, and are not stored.
+    const float* a[BLOCKS];
+#pragma unroll
+    for (int block = 0; block < BLOCKS; ++block)
+        a[block] = adapter.a + i64(min(first_rank + block * 8 + g, adapter.rank - 1)) * width;
+    struct Step {
+        Eight values;
+        float4 front[BLOCKS], back[BLOCKS];
+    };
+    const auto load = [&](int begin) {
+        const int channel = min(begin + 8 * q, width - 8);
+        Step step;
+        step.values = load_words(row + channel);
 #pragma unroll
         for (int block = 0; block < BLOCKS; ++block) {
-            const int rank = first_rank + block * 8 + g;
-            float4 front = {}, back = {};
-            if (inside && rank < adapter.rank) {
-                const float4* a = reinterpret_cast<const float4*>(adapter.a + i64(rank) * width + channel);
-                front = a[0];
-                back = a[1];
-            }
-            mma(sums[block], low.words[0], high.words[0], low.words[1], high.words[1], pair(front.x, front.y),
-                pair(front.z, front.w));
-            mma(sums[block], low.words[2], high.words[2], low.words[3], high.words[3], pair(back.x, back.y),
-                pair(back.z, back.w));
+            step.front[block] = *reinterpret_cast<const float4*>(a[block] + channel);
+            step.back[block] = *reinterpret_cast<const float4*>(a[block] + channel + 4);
+        }
+        return step;
+    };
+    float sums[TILES][4] = {};
+    Step next = load(32 * warp);
+    for (int begin = 32 * warp; begin < width; begin += 32 * warps) {
+        Step step = next;
+        if (begin + 32 * warps < width) next = load(begin + 32 * warps);
+        const int channel = begin + 8 * q;
+        u32 keep = channel < width ? 255 : 0;
+        if (group.dropout.drops)
+            keep &= keep_bits(group.dropout, key, adapter.module, u32(channel) / 4) |
+                    keep_bits(group.dropout, key, adapter.module, u32(channel) / 4 + 1) << 4;
+        drop_words(step.values.words, keep);
+        u32 weights[2 * TILES][4] = {};
+#pragma unroll
+        for (int block = 0; block < BLOCKS; ++block) {
+            const float4 &front = step.front[block], &back = step.back[block];
+            weights[block][0] = pack_pair(front.x, front.y);
+            weights[block][1] = pack_pair(front.z, front.w);
+            weights[block][2] = pack_pair(back.x, back.y);
+            weights[block][3] = pack_pair(back.z, back.w);
+        }
+        const u32(&words)[4] = step.values.words;
+#pragma unroll
+        for (int tile = 0; tile < TILES; ++tile) {
+            const u32(&low)[4] = weights[2 * tile], (&high)[4] = weights[2 * tile + 1];
+            multiply_add(sums[tile], {low[0], high[0], low[1], high[1]}, words[0], words[1]);
+            multiply_add(sums[tile], {low[2], high[2], low[3], high[3]}, words[2], words[3]);
         }
     }
 #pragma unroll
     for (int block = 0; block < BLOCKS; ++block) {
-        __syncthreads();
-        float* part = parts[warp];
-        part[g * 8 + 2 * q] = sums[block][0];
-        part[g * 8 + 2 * q + 1] = sums[block][1];
-        part[(g + 8) * 8 + 2 * q] = sums[block][2];
-        part[(g + 8) * 8 + 2 * q + 1] = sums[block][3];
-        __syncthreads();
-        if (threadIdx.x < 16 * 8) {
-            const int row = threadIdx.x / 8, rank = first_rank + block * 8 + threadIdx.x % 8;
-            float sum = 0.0f;
-            for (int other = 0; other < warps; ++other) sum += parts[other][threadIdx.x];
-            if (row < rows && rank < adapter.rank)
-                x[(first + row) * x_ld + adapter.column + rank] = to<element>(adapter.factor * sum);
-        }
+        float* part = parts[warp] + block * 64 + g * 8 + 2 * q;
+        part[0] = sums[block / 2][block % 2 * 2];
+        part[1] = sums[block / 2][block % 2 * 2 + 1];
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < BLOCKS * 64; i += blockDim.x) {
+        const int out = i / (BLOCKS * 8), r = i % (BLOCKS * 8), rank = first_rank + r;
+        float sum = 0.0f;
+#pragma unroll 8
+        for (int other = 0; other < warps; ++other) sum += parts[other][r * 8 + out];
+        if (out < rows && rank < adapter.rank)
+            x[(first + out) * x_ld + adapter.column + rank] = to<element>(adapter.factor * sum);
     }
 }
 
-// A block of 8 warps for a strip, 8 BLOCKS ranks and a part of the tokens, which the warps take 16 at a time. The inner
-// dimension is that of the tokens: a lane reads 8 channels of four tokens and pairs those of neighbouring tokens. Rows
-// g and g + 8 of tile p are channels 8g + 2p and 8g + 2p + 1.
+// A block of 16 warps for a strip and 8 BLOCKS ranks; the warps take turns at the tokens, 16 at a time, which are the
+// inner dimension: a lane reads channels 4g..4g+3 of four tokens and pairs those of neighbouring tokens. Rows g and g +
+// 8 of tile p are channels 4g + 2p and 4g + 2p + 1.
 template <int BLOCKS>
-__device__ __forceinline__ void lora_gradients(const Tasks& tasks, i64 tokens, float* partial, i64 total) {
-    __shared__ float parts[8 * STRIP * 8];
+struct Chunk {
+    u32 values[4][2];
+    u32 inner[BLOCKS][2];
+    TokenKey keys[4];
+};
+template <int BLOCKS>
+__device__ __forceinline__ Chunk<BLOCKS> load_chunk(const Task& task, const LoraDropout& dropout, int tokens,
+                                                    int chunk, int channel, int first_rank) {
+    const int g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
+    // Channels and ranks that do not exist do as the last ones, and are not stored; tokens that do not exist have inner
+    // values of zero.
+    const int column = min(channel, task.width - 4);
+    Chunk<BLOCKS> result = {};
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+        const int wanted = chunk * 16 + 2 * q + (k & 1) + (k & 2) * 4, token = min(wanted, tokens - 1);
+        const element* inner = task.inner + i64(token) * task.inner_ld;
+#pragma unroll
+        for (int block = 0; block < BLOCKS; ++block) {
+            const u32 bits = inner[min(first_rank + block * 8 + g, task.rank - 1)].bits;
+            result.inner[block][k / 2] |= (wanted < tokens ? bits : 0) << 16 * (k % 2);
+        }
+        const uint2 two = *reinterpret_cast<const uint2*>(task.values + i64(token) * task.values_ld + column);
+        result.values[k][0] = two.x;
+        result.values[k][1] = two.y;
+    }
+    if (task.drops) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k)
+            result.keys[k] = token_key(dropout, min(chunk * 16 + 2 * q + (k & 1) + (k & 2) * 4, tokens - 1));
+    }
+    return result;
+}
+template <int BLOCKS>
+__device__ __forceinline__ void lora_gradients(const Tasks& tasks, int tokens) {
+    __shared__ float parts[16 * PART];
     int strip = blockIdx.x;
     const Task& task = tasks.tasks[find_task(tasks, strip)];
     const int first_rank = blockIdx.y * 8 * BLOCKS;
     if (first_rank >= task.rank) return;
     const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
-    const int channel = strip * STRIP + 8 * g;
-    const bool inside = channel < task.width;
-    const i64 chunks = (tokens + 15) / 16, share = (chunks + gridDim.z - 1) / gridDim.z;
-    const i64 begin = blockIdx.z * share, end = min(chunks, begin + share);
-    float sums[BLOCKS][4][4] = {};
-    for (i64 chunk = begin + warp; chunk < end; chunk += 8) {
-        Eight values[4] = {};
-        i64 token[4];
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-            token[k] = chunk * 16 + 2 * q + (k & 1) + (k & 2) * 4;
-            if (inside && token[k] < tokens) values[k] = load_eight(task.values + token[k] * task.values_ld + channel);
-        }
-        u32 inner[BLOCKS][2];
-#pragma unroll
-        for (int block = 0; block < BLOCKS; ++block) {
-            const int rank = first_rank + block * 8 + g;
-            u32 bits[4] = {};
+    const int channel = strip * STRIP + 4 * g, chunks = (tokens + 15) / 16;
+    float sums[BLOCKS][2][4] = {};
+    Chunk<BLOCKS> next = load_chunk<BLOCKS>(task, tasks.dropout, tokens, warp, channel, first_rank);
+    for (int number = warp; number < chunks; number += 16) {
+        Chunk<BLOCKS> chunk = next;
+        if (number + 16 < chunks)
+            next = load_chunk<BLOCKS>(task, tasks.dropout, tokens, number + 16, channel, first_rank);
+        if (task.drops) {
 #pragma unroll
             for (int k = 0; k < 4; ++k)
-                if (rank < task.rank && token[k] < tokens) bits[k] = task.inner[token[k] * task.inner_ld + rank].bits;
-            inner[block][0] = bits[0] | bits[1] << 16;
-            inner[block][1] = bits[2] | bits[3] << 16;
-        }
-        if (task.drops && inside) {
-#pragma unroll
-            for (int k = 0; k < 4; ++k)
-                if (token[k] < tokens) drop_eight(values[k], tasks.dropout, token[k], task.module, channel);
+                drop_words(chunk.values[k], keep_bits(tasks.dropout, chunk.keys[k], task.module, u32(channel) / 4));
         }
 #pragma unroll
-        for (int p = 0; p < 4; ++p) {
-            const u32 a0 = __byte_perm(values[0].words[p], values[1].words[p], 0x5410);
-            const u32 a1 = __byte_perm(values[0].words[p], values[1].words[p], 0x7632);
-            const u32 a2 = __byte_perm(values[2].words[p], values[3].words[p], 0x5410);
-            const u32 a3 = __byte_perm(values[2].words[p], values[3].words[p], 0x7632);
+        for (int p = 0; p < 2; ++p) {
+            const u32 a[4] = {__byte_perm(chunk.values[0][p], chunk.values[1][p], 0x5410),
+                              __byte_perm(chunk.values[0][p], chunk.values[1][p], 0x7632),
+                              __byte_perm(chunk.values[2][p], chunk.values[3][p], 0x5410),
+                              __byte_perm(chunk.values[2][p], chunk.values[3][p], 0x7632)};
 #pragma unroll
             for (int block = 0; block < BLOCKS; ++block)
-                mma(sums[block][p], a0, a1, a2, a3, inner[block][0], inner[block][1]);
+                multiply_add(sums[block][p], a, chunk.inner[block][0], chunk.inner[block][1]);
         }
     }
 #pragma unroll
     for (int block = 0; block < BLOCKS; ++block) {
-        __syncthreads();
+        if (block) __syncthreads();
 #pragma unroll
-        for (int p = 0; p < 4; ++p) {
-            float* part = parts + (warp * STRIP + 8 * g + 2 * p) * 8 + 2 * q;
+        for (int p = 0; p < 2; ++p) {
+            float* part = parts + warp * PART + part_index(4 * g + 2 * p, 2 * q);
             part[0] = sums[block][p][0];
             part[1] = sums[block][p][1];
             part[8] = sums[block][p][2];
             part[9] = sums[block][p][3];
         }
         __syncthreads();
-        store_partial(task, parts, 8, strip, first_rank + block * 8, partial + blockIdx.z * total);
+        add_parts<16>(task, parts, strip, first_rank + block * 8);
     }
 }
 
-#define INSTANCES(BLOCKS)                                                                                             \
-    extern "C" __global__ void __launch_bounds__(512)                                                                 \
+// WANTED blocks on a multiprocessor: a launch often has only little more blocks than a large card has multiprocessors.
+#define INSTANCES(BLOCKS, WANTED)                                                                                     \
+    extern "C" __global__ void __launch_bounds__(512, WANTED)                                                         \
         lora_down_##BLOCKS(element* x, int x_ld, const __grid_constant__ LoraGroup group, i64 tokens, int width,      \
                            int first_free, int bias) {                                                                \
         lora_down<BLOCKS>(x, x_ld, group, tokens, width, first_free, bias);                                           \
     }                                                                                                                 \
-    extern "C" __global__ void __launch_bounds__(256)                                                                 \
-        lora_gradients_##BLOCKS(const __grid_constant__ Tasks tasks, i64 tokens, float* partial, i64 total) {         \
-        lora_gradients<BLOCKS>(tasks, tokens, partial, total);                                                        \
+    extern "C" __global__ void __launch_bounds__(512, WANTED)                                                         \
+        lora_gradients_##BLOCKS(const __grid_constant__ Tasks tasks, i64 tokens) {                                    \
+        lora_gradients<BLOCKS>(tasks, int(tokens));                                                                   \
     }
-INSTANCES(1)
-INSTANCES(2)
-INSTANCES(4)
+INSTANCES(1, 2)
+INSTANCES(2, 1)
+INSTANCES(4, 1)
 
 #endif

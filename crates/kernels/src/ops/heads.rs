@@ -116,6 +116,9 @@ impl Heads<'_> {
         check.require(d >= 2 && d % 2 == 0 && d <= 256 && self.heads >= 1 && self.groups >= 1, || {
             format!("heads must be of an even number of channels up to 256, they are of {d}, and at least one each")
         })?;
+        // The kernels count the threads of all heads in 32 bits.
+        let threads = tokens * (self.heads + 2 * self.groups) * i64::from(self.lanes(qkv.kind()));
+        check.require(threads <= i64::from(u32::MAX) - 255, || format!("{tokens} tokens are too many"))?;
         let stride = check.rows("qkv", qkv, qkv.kind(), [tokens, (self.heads + 2 * self.groups) * d])?;
         let positions = self.cos_Pd.size().first().copied().unwrap_or(0);
         check.tensor("cos", self.cos_Pd, master, &[positions, d / 2])?;

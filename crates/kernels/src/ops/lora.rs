@@ -9,9 +9,7 @@ use tch::{Kind, TchError, Tensor};
 use super::{
     Adapter, Dropout, Layout, LoraInput,
     check::Check,
-    lora_operands::{
-        ROWS, aligned, check_group, check_input, finished, group_words, inner_bytes, keep, quads_fit, rounded,
-    },
+    lora_operands::{aligned, check_group, check_input, finished, group_words, keep, quads_fit, rounded},
 };
 use crate::{
     Error,
@@ -53,9 +51,9 @@ pub fn lora_down(
     let most = layout.adapters.iter().map(|columns| columns.rank).max().unwrap_or(0);
     let (function, ranks, rows) = match by_tensor_cores {
         false => ("lora_down_plain", 8, 1),
-        true if most <= 8 => ("lora_down_1", 8, 16),
-        true if most <= 16 => ("lora_down_2", 16, 16),
-        true => ("lora_down_4", 32, 16),
+        true if most <= 8 => ("lora_down_1", 8, 8),
+        true if most <= 16 => ("lora_down_2", 16, 8),
+        true => ("lora_down_4", 32, 8),
     };
     let first_free = layout.adapters.iter().map(|columns| columns.column + columns.rank).max().unwrap_or(layout.width);
     let mut launch = Launch::new(&SOURCE, function, kind, x_TC.device())?
@@ -111,7 +109,7 @@ pub fn input_gradient(input: &LoraInput<'_>) -> Result<Tensor, Error> {
     if !device.is_cuda() {
         return Ok(finished(input)?.f_to_kind(kind)?);
     }
-    let (layout, vector) = (input.layout, quads_fit(input));
+    let layout = input.layout;
     let dx_TI = Tensor::f_empty([tokens, layout.width], (kind, device))?;
     Launch::new(&SOURCE, "input_gradient", kind, device)?
         .tensor(input.dx_TC)
@@ -120,14 +118,19 @@ pub fn input_gradient(input: &LoraInput<'_>) -> Result<Tensor, Error> {
         .tensor(&dx_TI)
         .long(tokens)
         .int(layout.width)
-        .int(i64::from(vector))
-        .run(grid_of_quads(tokens, layout.width), 256, inner_bytes(layout))?;
+        .int(i64::from(eights_fit(input) && aligned([&dx_TI])))
+        .run(grid_of_rows(tokens, layout.width), 256, 0)?;
     Ok(dx_TI)
 }
 
-/// Blocks of [`ROWS`] rows and of 256 threads with four channels each.
-pub(super) fn grid_of_quads(tokens: i64, width: i64) -> [u32; 3] {
-    [(tokens as u32).div_ceil(ROWS as u32), (width as u32).div_ceil(1024), 1]
+/// Blocks of eight rows and eight warps, each with 64 channels.
+pub(super) fn grid_of_rows(tokens: i64, width: i64) -> [u32; 3] {
+    [(tokens as u32).div_ceil(8), (width as u32).div_ceil(512), 1]
+}
+
+/// Whether such a kernel can read eight channels at once.
+pub(super) fn eights_fit(input: &LoraInput<'_>) -> bool {
+    quads_fit(input) && input.layout.width % 8 == 0 && input.layout.columns % 8 == 0
 }
 
 /// Copies a matrix into the first columns of a wider one; the others are not yet written.

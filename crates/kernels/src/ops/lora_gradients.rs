@@ -14,10 +14,8 @@ use super::{
 };
 use crate::{Error, element::master, launch::Launch};
 
-/// Channels of a block.
-const STRIP: i64 = 64;
-/// As many blocks fill a large card; the number is fixed so that sums do not depend on the card.
-const BLOCKS: i64 = 528;
+/// Channels of a block: `STRIP` in lora.cu.
+const STRIP: i64 = 32;
 
 /// An adapter and where its gradients go.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +70,7 @@ pub fn lora_gradients(
     }
     let size = kind.elt_size_in_bytes() as u64;
     let column = |tensor: &Tensor, column: i64| tensor.data_ptr() as u64 + column as u64 * size;
-    let mut tasks = Tasks { list: Vec::with_capacity(2 * MOST_ADAPTERS), total: 0 };
+    let mut tasks = Tasks { list: Vec::with_capacity(2 * MOST_ADAPTERS) };
     for (gradients, AdapterColumns { column: first, rank, .. }) in adapters.iter().zip(layout.adapters.iter().copied())
     {
         tasks.push(Task {
@@ -102,7 +100,6 @@ struct Task<'a> {
     values: (u64, i64),
     inner: (u64, i64),
     gradient: &'a Tensor,
-    offset: i64,
     /// Channels and rank.
     shape: (i64, i64),
     factor: f32,
@@ -117,7 +114,6 @@ impl<'a> Task<'a> {
             values: (0, 0),
             inner: (0, 0),
             gradient: gradients.grad_a,
-            offset: 0,
             shape: (0, 0),
             factor: 1.0,
             module: gradients.adapter.module,
@@ -126,12 +122,11 @@ impl<'a> Task<'a> {
         }
     }
 
-    fn words(&self) -> [u64; 8] {
+    fn words(&self) -> [u64; 7] {
         [
             self.values.0,
             self.inner.0,
             self.gradient.data_ptr() as u64,
-            self.offset as u64,
             join(self.values.1 as u32, self.inner.1 as u32),
             join(self.shape.0 as u32, self.shape.1 as u32),
             join(self.factor.to_bits(), self.module),
@@ -139,55 +134,43 @@ impl<'a> Task<'a> {
         ]
     }
 
-    /// Whether eight channels at once can be read.
-    fn eights_fit(&self) -> bool {
-        self.values.0.is_multiple_of(16) && self.values.1 % 8 == 0 && self.shape.0 % 8 == 0
+    /// Whether four channels at once can be read.
+    fn quads_fit(&self) -> bool {
+        self.values.0.is_multiple_of(8) && self.values.1 % 4 == 0 && self.shape.0 % 4 == 0
     }
 }
 
-/// The matrices of one call, and the length of all together.
+/// The matrices of one call.
 #[derive(Debug)]
 struct Tasks<'a> {
     list: Vec<Task<'a>>,
-    total: i64,
 }
 
 impl<'a> Tasks<'a> {
     fn push(&mut self, task: Task<'a>) {
-        self.list.push(Task { offset: self.total, ..task });
-        self.total += task.shape.0 * task.shape.1;
+        self.list.push(task);
     }
 
     fn run(&self, (kind, tokens): (Kind, i64), dropout: Option<&Dropout>, device: tch::Device) -> Result<(), Error> {
         let most = self.list.iter().map(|task| task.shape.1).max().unwrap_or(0);
-        let by_tensor_cores = kind != Kind::Float && self.list.iter().all(Task::eights_fit);
-        let (function, ranks) = match by_tensor_cores {
-            false => ("lora_gradients_plain", 8),
-            true if most <= 8 => ("lora_gradients_1", 8),
-            true if most <= 16 => ("lora_gradients_2", 16),
-            true => ("lora_gradients_4", 32),
+        let by_tensor_cores = kind != Kind::Float && self.list.iter().all(Task::quads_fit);
+        let (function, ranks, threads) = match by_tensor_cores {
+            false => ("lora_gradients_plain", 8, 256),
+            true if most <= 8 => ("lora_gradients_1", 8, 512),
+            true if most <= 16 => ("lora_gradients_2", 16, 512),
+            true => ("lora_gradients_4", 32, 512),
         };
         let strips: i64 = self.list.iter().map(|task| (task.shape.0 + STRIP - 1) / STRIP).sum();
         let groups = (most + ranks - 1) / ranks;
-        // A block's eight warps take 16 tokens at a time.
-        let splits = (BLOCKS / (strips * groups).max(1)).clamp(1, (tokens + 127) / 128);
         let mut words: Vec<u64> = self.list.iter().flat_map(Task::words).collect();
-        words.resize(16 * MOST_ADAPTERS, 0);
+        words.resize(14 * MOST_ADAPTERS, 0);
         words.extend(dropout_words(dropout));
         words.push(self.list.len() as u64);
-        let partial = Tensor::f_empty([splits * self.total], (Kind::Float, device))?;
-        Launch::new(&SOURCE, function, kind, device)?
-            .structure(&words)
-            .long(tokens)
-            .tensor(&partial)
-            .long(self.total)
-            .run([strips as u32, groups as u32, splits as u32], 256, 0)?;
-        Launch::new(&SOURCE, "add_gradients", kind, device)?
-            .structure(&words)
-            .tensor(&partial)
-            .int(splits)
-            .long(self.total)
-            .run([(self.total as u32).div_ceil(256), 1, 1], 256, 0)
+        Launch::new(&SOURCE, function, kind, device)?.structure(&words).long(tokens).run(
+            [strips as u32, groups as u32, 1],
+            threads,
+            0,
+        )
     }
 }
 

@@ -8,8 +8,6 @@ use crate::{Error, element::master, philox};
 
 /// As many adapters as the kernels' struct has places for: queries, keys and values.
 pub(super) const MOST_ADAPTERS: usize = 3;
-/// Rows that a block finishes together: `LORA_ROWS` in common.cuh.
-pub(super) const ROWS: i64 = 4;
 
 /// Checks that adapters and dropout fit their layout.
 pub(super) fn check_group<'a>(
@@ -45,11 +43,6 @@ pub(super) fn check_input(check: Check, input: &LoraInput<'_>) -> Result<i64, Er
     let of = (input.dx_TC.kind(), tokens);
     check_group(check, input.layout, input.adapters.iter(), input.dropout, of)?;
     Ok(tokens)
-}
-
-/// The bytes of dynamic shared memory that `load_inner` fills.
-pub(super) fn inner_bytes(layout: &Layout) -> u32 {
-    (layout.extra() * ROWS * 4) as u32
 }
 
 /// Two words of 32 bits as one of 64, in the order of memory.

@@ -9,10 +9,13 @@ use tch::{Kind, TchError, Tensor};
 use super::{
     LoraInput,
     check::Check,
-    lora_operands::{aligned, check_input, finished, group_words, inner_bytes, quads_fit},
+    lora_operands::{aligned, check_input, finished, group_words, quads_fit},
     rms_norm::SOURCE,
 };
 use crate::{Error, element::master, launch::Launch};
+
+/// Rows of a block: `NORM_ROWS` in rms_norm.cu.
+const ROWS: u32 = 4;
 
 /// The gradient of the residual stream in front of a norm: what comes past the norm, plus what comes through it,
 /// `rstd (g - n mean(g n))` with `g = dx weight` and `n = h rstd`. `dx` is what `input` stands for.
@@ -44,9 +47,15 @@ pub fn rms_norm_backward(
     let dh_TD = Tensor::f_empty([tokens, width], (Kind::Float, device))?;
     let rounded_TD = Tensor::f_empty([tokens, width], (kind, device))?;
     let vector = quads_fit(input) && aligned([h_TD, weight_D, residual_TD, &dh_TD, &rounded_TD]);
-    // Four channels a thread; up to 4096 of them need no second look at dx.
-    let threads = (width as u32).div_ceil(4).next_multiple_of(32).clamp(32, 1024);
-    Launch::new(&SOURCE, "rms_norm_backward", kind, device)?
+    // A warp takes 64 channels at a time; what it finds in one to four steps stays in registers.
+    let (function, steps) = match (vector, width) {
+        (true, ..=1024) => ("rms_norm_backward_2", 2),
+        (true, ..=2048) => ("rms_norm_backward_4", 2),
+        (true, ..=4096) => ("rms_norm_backward_4", 4),
+        _ => ("rms_norm_backward_any", 4),
+    };
+    let threads = ((width as u32).div_ceil(64 * steps) * 32).clamp(32, 512);
+    Launch::new(&SOURCE, function, kind, device)?
         .tensor(input.dx_TC)
         .int(input.layout.columns)
         .structure(&group_words(input.layout, input.adapters, input.dropout))
@@ -59,7 +68,7 @@ pub fn rms_norm_backward(
         .long(tokens)
         .int(width)
         .int(i64::from(vector))
-        .run([(tokens as u32).div_ceil(4), 1, 1], threads, inner_bytes(input.layout))?;
+        .run([(tokens as u32).div_ceil(ROWS), 1, 1], threads, 0)?;
     Ok((dh_TD, rounded_TD))
 }
 

@@ -9,8 +9,8 @@ use tch::{TchError, Tensor};
 use super::{
     LoraInput,
     check::Check,
-    lora::{grid_of_quads, values_of_16_bytes},
-    lora_operands::{aligned, check_input, finished, group_words, inner_bytes, quads_fit},
+    lora::{eights_fit, grid_of_rows, values_of_16_bytes},
+    lora_operands::{aligned, check_input, finished, group_words},
 };
 use crate::{
     Error,
@@ -72,7 +72,7 @@ pub fn swiglu_backward(input: &LoraInput<'_>, gate_up: &Tensor) -> Result<Tensor
         return Ok(reference_backward(input, gate_up)?);
     }
     let d_gate_up = Tensor::f_empty([tokens, 2 * width], (kind, device))?;
-    let vector = quads_fit(input) && aligned([gate_up, &d_gate_up]);
+    let vector = eights_fit(input) && aligned([gate_up, &d_gate_up]);
     Launch::new(&SOURCE, "swiglu_backward", kind, device)?
         .tensor(input.dx_TC)
         .int(input.layout.columns)
@@ -82,7 +82,7 @@ pub fn swiglu_backward(input: &LoraInput<'_>, gate_up: &Tensor) -> Result<Tensor
         .long(tokens)
         .int(width)
         .int(i64::from(vector))
-        .run(grid_of_quads(tokens, width), 256, inner_bytes(input.layout))?;
+        .run(grid_of_rows(tokens, width), 256, 0)?;
     Ok(d_gate_up)
 }
 

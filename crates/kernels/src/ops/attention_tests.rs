@@ -1,3 +1,4 @@
+//! Attention: the kernel beside the plain products, and these beside a loop.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 use super::*;
 use crate::testing::{assert_within, cuda, normal};

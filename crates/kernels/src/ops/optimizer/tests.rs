@@ -1,3 +1,4 @@
+//! AdamW and clipping: kernels beside their references, and these beside PyTorch's formulas.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 use super::*;
 use crate::testing::{assert_within, cuda, normal};

@@ -1,3 +1,4 @@
+//! Unpacked weights: the bits of the codec, on the CPU and on a card.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(non_snake_case, reason = "shape suffixes")]
 use pipe_nf4::{QuantizedTensor, SourceType};

@@ -31,8 +31,10 @@ const FIXED: &[(&str, &str)] = &[
     // cuBLAS gives the same bits for the same work only with a fixed workspace.
     ("CUBLAS_WORKSPACE_CONFIG", ":4096:8"),
     // Threads of libtorch that wait for each other sleep instead of spinning: where other programs want the cores too,
-    // an update on the CPU is several times faster.
+    // an update on the CPU is several times faster. They spin for some ten microseconds first: the next of many small
+    // operations begins sooner than a sleeping thread wakes.
     ("OMP_WAIT_POLICY", "passive"),
+    ("GOMP_SPINCOUNT", "10000"),
 ];
 
 /// Names the folder of the attempt, which is removed with it.

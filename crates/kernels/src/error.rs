@@ -54,7 +54,7 @@ pub enum Error {
         minor: i32,
     },
     /// NVRTC, which compiles the kernels, is missing.
-    #[error("cannot load NVRTC, which compiles CUDA kernels: {message}")]
+    #[error("cannot load NVRTC, which compiles CUDA kernels ({message}): run `make gpu`, which fetches it")]
     NoNvrtc {
         /// The dynamic linker's words.
         message: String,

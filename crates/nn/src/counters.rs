@@ -4,10 +4,13 @@
 //! A word is keyed by seed, update, the sample's place in the update, module, position in the sample and channel; never
 //! by the row of the pass. So it does not depend on how an update is split, nor on the device.
 
-use pipe_kernels::philox::{KEY_STEPS, MULTIPLIERS, ROUNDS, philox, split};
+use pipe_kernels::{
+    philox::{KEY_STEPS, MULTIPLIERS, ROUNDS, philox},
+    upload,
+};
 use tch::{Device, Tensor};
 
-use crate::{batch::PackedBatch, error::Result};
+use crate::{batch::PackedBatch, dropout::key, error::Result};
 
 /// Channels that one counter serves.
 pub(crate) const LANES: usize = 4;
@@ -26,13 +29,10 @@ pub(crate) struct Counters {
 impl Counters {
     /// Those of `batch`, which is all or a part of `update`.
     pub(crate) fn new(seed: u64, update: u64, batch: &PackedBatch, device: Device) -> Result<Self> {
-        // Drawn from the generator itself, so that no two updates share a stream.
-        let [low, high] = split(update);
-        let [first, second, ..] = philox([low, high, 0, 0], split(seed));
         let places = batch.spans.iter().flat_map(|span| std::iter::repeat_n(i64::from(span.place), span.length));
-        let column = |values: Vec<i64>| Tensor::f_from_slice(&values)?.f_unsqueeze(1)?.f_to(device);
+        let column = |values: Vec<i64>| -> Result<Tensor> { Ok(upload(&values, device)?.f_unsqueeze(1)?) };
         Ok(Self {
-            key: [first, second],
+            key: key(seed, update),
             places: places.clone().map(|place| place as u32).collect(),
             positions: batch.positions.iter().map(|position| *position as u32).collect(),
             places_T1: column(places.collect())?,

@@ -194,18 +194,6 @@ impl Rows<'_> {
     }
 }
 
-/// The L2 norm of the gradients of all `parameters` together.
-///
-/// # Errors
-/// If the device has no memory for it.
-pub fn grad_norm(parameters: &Parameters) -> std::result::Result<f64, Error> {
-    let mut square = 0.0;
-    for parameter in parameters.list() {
-        square += f64::try_from(parameter.grad()?.f_to_kind(Kind::Double)?.f_square()?.f_sum(Kind::Double)?)?;
-    }
-    Ok(square.sqrt())
-}
-
 /// The name of a parameter with a value that is NaN or infinite, if there is one. Waits for the device.
 ///
 /// # Errors

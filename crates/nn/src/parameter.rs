@@ -47,7 +47,7 @@ impl Parameter {
 
     /// A table with a row for each token; `halves` keeps it ready for products in bfloat16.
     pub(crate) fn table(name: String, value: &Tensor, halves: bool) -> Result<Self> {
-        let gradient = Gradient::Table(TableGradient::new(value.size2()?, value.f_kind()?, value.device())?);
+        let gradient = Gradient::Table(TableGradient::new(value.size2()?, value.f_kind()?, value.device()));
         let shape = value.size();
         let value = if halves { Value::Halves(Halves::split(value)?) } else { Value::Whole(value.shallow_clone()) };
         Ok(Self { name, shape, value, gradient })
@@ -233,7 +233,7 @@ impl Parameters {
         let _ = self.grads.f_zero_()?;
         for parameter in &mut self.list {
             if let Gradient::Table(gradient) = &mut parameter.gradient {
-                gradient.clear()?;
+                gradient.clear();
             }
         }
         Ok(())

@@ -69,15 +69,14 @@ pub(crate) struct Rows<'a> {
 
 impl TableGradient {
     /// Zero, for a table `[V, D]`.
-    pub(crate) fn new(shape: (i64, i64), master: Kind, device: Device) -> Result<Self> {
-        Ok(Self { shape, master, device, products: Vec::new(), sums: None })
+    pub(crate) fn new(shape: (i64, i64), master: Kind, device: Device) -> Self {
+        Self { shape, master, device, products: Vec::new(), sums: None }
     }
 
     /// Back to zero.
-    pub(crate) fn clear(&mut self) -> Result<()> {
+    pub(crate) fn clear(&mut self) {
         self.products.clear();
         self.sums = None;
-        Ok(())
     }
 
     /// Positions whose gradient of the logits was kept.

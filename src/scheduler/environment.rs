@@ -38,8 +38,6 @@ const FIXED: &[(&str, &str)] = &[
     // operations begins sooner than a sleeping thread wakes.
     ("OMP_WAIT_POLICY", "passive"),
     ("GOMP_SPINCOUNT", "10000"),
-    // oneDNN keeps the code that it compiled for a shape. Every pass has shapes of its own: the usual 1024 are gigabytes.
-    ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128"),
 ];
 
 /// Names the folder of the attempt, which is removed with it.

@@ -28,6 +28,8 @@ pub(crate) struct Launch {
     words: Vec<u64>,
     /// Where each begins.
     starts: Vec<usize>,
+    /// The first number that does not fit its parameter.
+    too_large: Option<i64>,
 }
 
 /// A loaded function. Never unloaded.
@@ -45,7 +47,7 @@ impl Launch {
     pub(crate) fn new(source: &Source, function: &'static str, kind: Kind, device: Device) -> Result<Self, Error> {
         let element = Element::of(function, kind)?;
         let function = find(source, function, element, device)?;
-        Ok(Self { function, words: Vec::with_capacity(24), starts: Vec::with_capacity(24) })
+        Ok(Self { function, words: Vec::with_capacity(24), starts: Vec::with_capacity(24), too_large: None })
     }
 
     /// A tensor's address. The caller has checked type, shape and device.
@@ -58,9 +60,9 @@ impl Launch {
         self.word(tensor.map_or(0, |tensor| tensor.data_ptr() as u64))
     }
 
-    /// `int`
-    pub(crate) fn int(self, value: i64) -> Self {
-        // Sizes that a kernel indexes with 32 bits are checked by `rows_and_columns`.
+    /// `int`; a value that is none fails the launch.
+    pub(crate) fn int(mut self, value: i64) -> Self {
+        self.too_large = self.too_large.or(i32::try_from(value).is_err().then_some(value));
         self.word(u64::from(value as i32 as u32))
     }
 
@@ -89,6 +91,9 @@ impl Launch {
     pub(crate) fn run(mut self, grid: Grid, threads: u32, shared_bytes: u32) -> Result<(), Error> {
         if grid.contains(&0) {
             return Ok(());
+        }
+        if let Some(value) = self.too_large {
+            return Err(Error::Driver { call: "launch", message: format!("{value} does not fit into 32 bits") });
         }
         let words = self.words.as_mut_ptr();
         // SAFETY: every start lies within `words`, which is not changed before the launch has copied it.

@@ -8,7 +8,7 @@ use pipe_kernels::{
     philox::{KEY_STEPS, MULTIPLIERS, ROUNDS, philox},
     upload,
 };
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::{batch::PackedBatch, dropout::key, error::Result};
 
@@ -64,28 +64,20 @@ impl Counters {
         values
     }
 
-    /// What `of` makes of the words of several modules, given as number and width, `[tokens, channels]`, where every
-    /// module's channels are rounded up to whole counters. Philox on int64 tensors: the four words of a counter are four
-    /// tensors that broadcast to `[tokens, blocks]`.
+    /// The same on the device, `[tokens, channels]`, the channels rounded up to whole counters. Philox on int64 tensors: the
+    /// four words of a counter are four tensors that broadcast to `[tokens, blocks]`.
     pub(crate) fn by_tensors(
         &self,
-        modules: &[(u32, usize)],
+        module: u32,
+        width: usize,
         of: impl Fn(&Tensor) -> std::result::Result<Tensor, tch::TchError>,
     ) -> Result<Tensor> {
-        let device = self.device();
-        let blocks = |width: usize| width.div_ceil(LANES);
-        let block_numbers: Vec<i64> =
-            modules.iter().flat_map(|(_, width)| (0..blocks(*width)).map(|block| block as i64)).collect();
-        let module_numbers: Vec<i64> = modules
-            .iter()
-            .flat_map(|(module, width)| std::iter::repeat_n(i64::from(*module), blocks(*width)))
-            .collect();
-        let row = |values: &[i64]| Tensor::f_from_slice(values)?.f_unsqueeze(0)?.f_to(device);
+        let whole = |value: Tensor| value.f_unsqueeze(0)?.f_to(self.device());
         let counter = [
-            row(&block_numbers)?,
+            whole(Tensor::f_arange(width.div_ceil(LANES) as i64, (Kind::Int64, Device::Cpu))?)?,
             self.positions_T1.shallow_clone(),
             self.places_T1.shallow_clone(),
-            row(&module_numbers)?,
+            whole(Tensor::f_from_slice(&[i64::from(module)])?)?,
         ];
         let words = philox_of_tensors(counter, self.key)?;
         let values = words.iter().map(of).collect::<std::result::Result<Vec<_>, _>>()?;

@@ -51,7 +51,7 @@ fn by_tensors(counters: &Counters, width: usize) -> Result<Tensor> {
         let bits = word.f_bitwise_right_shift_tensor_scalar(i64::from(32 - BITS))?.f_to_kind(Kind::Float)?;
         bits.f_mul_scalar(STEP)?.f_sub_scalar(1.0)
     };
-    Ok(counters.by_tensors(&[(MODULE, width)], unit)?.f_narrow(1, 0, width as i64)?)
+    Ok(counters.by_tensors(MODULE, width, unit)?.f_narrow(1, 0, width as i64)?)
 }
 
 /// Between two values.

@@ -36,11 +36,10 @@ extern "C" __global__ void __launch_bounds__(256)
     }
 }
 
-// dp [T, ld], d_gate_up [T, 2I]. A block for eight rows and eight warps' part of them, 64 channels a warp; a lane has
+// dp [T, ld], gate_up [T, 2I], which becomes its gradient: a thread writes what only it has read. A block for eight rows and eight warps' part of them, 64 channels a warp; a lane has
 // eight channels of two rows.
 __device__ __forceinline__ void swiglu_backward(const element* dp, int dp_ld, const LoraGroup& group,
-                                                const element* gate_up, element* d_gate_up, i64 tokens, int width,
-                                                bool vector) {
+                                                element* gate_up, i64 tokens, int width, bool vector) {
     const i64 first = i64(blockIdx.x) * 8;
     const int rows = int(min(i64(8), tokens - first)), row = lora_row<8>();
     const int begin = int(blockIdx.y * 8 + threadIdx.x / 32) * 64;
@@ -74,16 +73,16 @@ __device__ __forceinline__ void swiglu_backward(const element* dp, int dp_ld, co
                 gates[quad][k][j] = gradient * ups[quad][k][j] * share * (1.0f + gate * (1.0f - share));
                 ups[quad][k][j] = gradient * gate * share;
             }
-        store_quads(d_gate_up + starts[k], width - i, vector, gates[0][k], gates[1][k]);
-        store_quads(d_gate_up + starts[k] + width, width - i, vector, ups[0][k], ups[1][k]);
+        store_quads(gate_up + starts[k], width - i, vector, gates[0][k], gates[1][k]);
+        store_quads(gate_up + starts[k] + width, width - i, vector, ups[0][k], ups[1][k]);
     }
 }
 extern "C" __global__ void __launch_bounds__(256, 2)
-    swiglu_backward(const element* dp, int dp_ld, const __grid_constant__ LoraGroup group, const element* gate_up,
-                    element* d_gate_up, i64 tokens, int width, int vector) {
+    swiglu_backward(const element* dp, int dp_ld, const __grid_constant__ LoraGroup group, element* gate_up,
+                    i64 tokens, int width, int vector) {
     if (vector) {
-        swiglu_backward(dp, dp_ld, group, gate_up, d_gate_up, tokens, width, true);
+        swiglu_backward(dp, dp_ld, group, gate_up, tokens, width, true);
     } else {
-        swiglu_backward(dp, dp_ld, group, gate_up, d_gate_up, tokens, width, false);
+        swiglu_backward(dp, dp_ld, group, gate_up, tokens, width, false);
     }
 }

@@ -109,39 +109,6 @@ impl Launch {
     }
 }
 
-/// A place in libtorch's stream.
-#[derive(Debug)]
-pub(crate) struct Mark(sys::CUevent);
-
-// SAFETY: a handle that the driver takes from any thread.
-unsafe impl Send for Mark {}
-
-impl Mark {
-    /// Behind all that was launched so far.
-    pub(crate) fn new(device: Device) -> Result<Self, Error> {
-        enter(ordinal(device)?)?;
-        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING);
-        let mark = Self(event.map_err(|error| driver("cuEventCreate", &error))?);
-        // SAFETY: the event was just made, and the null stream always exists.
-        unsafe { result::event::record(mark.0, std::ptr::null_mut()) }
-            .map_err(|error| driver("cuEventRecord", &error))?;
-        Ok(mark)
-    }
-
-    /// Waits until the device has come so far.
-    pub(crate) fn wait(&self) -> Result<(), Error> {
-        // SAFETY: the event lives as long as `self`.
-        unsafe { result::event::synchronize(self.0) }.map_err(|error| driver("cuEventSynchronize", &error))
-    }
-}
-
-impl Drop for Mark {
-    fn drop(&mut self) {
-        // SAFETY: nobody uses the event after this; the driver frees it once it was reached.
-        let _ = unsafe { result::event::destroy(self.0) };
-    }
-}
-
 /// What was loaded so far. Never unloaded.
 #[derive(Default)]
 struct Loaded {
@@ -251,7 +218,7 @@ fn ordinal(device: Device) -> Result<usize, Error> {
     }
 }
 
-fn driver(call: &'static str, error: &result::DriverError) -> Error {
+pub(crate) fn driver(call: &'static str, error: &result::DriverError) -> Error {
     let words = error.error_string().map(|text| text.to_string_lossy().into_owned());
     Error::Driver { call, message: words.unwrap_or_else(|_| format!("{error:?}")) }
 }

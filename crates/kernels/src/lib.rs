@@ -9,12 +9,14 @@ mod cuda;
 mod element;
 mod error;
 mod flash;
+mod host_stack;
 mod launch;
 mod memory;
 mod nvml;
 mod nvrtc;
 mod readback;
 mod shim;
+mod stream;
 #[cfg(test)]
 mod testing;
 
@@ -24,9 +26,10 @@ pub mod philox;
 pub use cuda::{CudaStatus, load_cuda};
 pub use error::Error;
 pub use flash::{Attended, Packing, flash_attention, flash_attention_backward};
+pub use host_stack::HostStack;
 pub use memory::{CudaMemory, cuda_memory, empty_cuda_cache, reset_cuda_peak};
 pub use nvml::{NvmlDevice, NvmlMemory};
-pub use readback::{Readback, upload};
+pub use readback::{Readback, upload, upload_tensor};
 pub use shim::{set_cudnn_benchmark, set_deterministic, set_tf32};
 
 /// Sets how many threads one operation on the CPU uses. Results depend on it in the last bits, so it stands in

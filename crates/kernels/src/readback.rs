@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::{Error, launch::Mark};
+use crate::{Error, stream::Mark};
 
 /// A tensor that is being copied to the host.
 #[derive(Debug)]
@@ -44,12 +44,19 @@ impl Readback {
 /// # Errors
 /// If the device fails.
 pub fn upload<E: tch::kind::Element>(values: &[E], device: Device) -> Result<Tensor, Error> {
-    let values = Tensor::f_from_slice(values)?;
+    upload_tensor(Tensor::f_from_slice(values)?, device)
+}
+
+/// A tensor of the host on a device. The host does not wait for the copy.
+///
+/// # Errors
+/// If the device fails.
+pub fn upload_tensor(tensor: Tensor, device: Device) -> Result<Tensor, Error> {
     if !device.is_cuda() {
-        return Ok(values);
+        return Ok(tensor);
     }
     // libtorch gives page-locked memory back only when the copy is through.
-    Ok(values.f_pin_memory(device)?.f_to_dtype_layout((values.f_kind()?, device), true, false)?)
+    Ok(tensor.f_pin_memory(device)?.f_to_dtype_layout((tensor.f_kind()?, device), true, false)?)
 }
 
 #[cfg(test)]

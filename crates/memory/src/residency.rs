@@ -14,3 +14,11 @@ pub struct Residency {
     /// Whether a frozen embedding that is not the head too stays in the memory of the host.
     pub embedding_on_host: bool,
 }
+
+impl Residency {
+    /// Where memory sets no bounds: the host's, for training on the CPU. With `gradient_checkpointing` no layer is kept.
+    pub const fn unbounded(gradient_checkpointing: bool) -> Self {
+        let kept_layers = if gradient_checkpointing { 0 } else { usize::MAX };
+        Self { kept_layers, inputs_on_host: false, keep_unpacked: true, embedding_on_host: false }
+    }
+}

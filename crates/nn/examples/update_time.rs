@@ -1,5 +1,6 @@
 //! Times optimizer updates of a model folder, on the workload of `benches/gpu`:
-//! `update_time FOLDER LENGTHS.json [--updates N] [--cpu] [--no-save] [--full]`.
+//! `update_time FOLDER LENGTHS.json [--updates N] [--cpu] [--no-save] [--full] [--kept-layers N] [--unpack-twice]
+//! [--inputs-on-host] [--embedding-on-host]`.
 //!
 //! Eight samples an update, their lengths in order from a JSON list of numbers; LoRA on four modules with dropout,
 //! embedding and head trained (but for `--no-save`), bfloat16, checkpointing: the settings of
@@ -9,7 +10,7 @@
 use std::time::Instant;
 
 use pipe_nn::{
-    LoraConfig, Model, ModelOptions, PackedBatch, Precision, Sample,
+    LoraConfig, Model, ModelOptions, PackedBatch, Precision, Residency, Sample,
     optimizer::{AdamW, AdamWOptions},
     runtime::{Runtime, RuntimeOptions},
 };
@@ -22,14 +23,24 @@ const LONGEST: usize = 384;
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let flag = |name: &str| arguments.iter().any(|argument| argument == name);
-    let updates = arguments.iter().position(|argument| argument == "--updates");
-    let updates: usize = updates.map_or(20, |at| arguments[at + 1].parse().unwrap());
+    let number = |name: &str, default: usize| {
+        let place = arguments.iter().position(|argument| argument == name);
+        place.map_or(default, |at| arguments[at + 1].parse().unwrap())
+    };
+    let updates = number("--updates", 20);
+    let residency = Residency {
+        kept_layers: number("--kept-layers", 0),
+        inputs_on_host: flag("--inputs-on-host"),
+        keep_unpacked: !flag("--unpack-twice"),
+        embedding_on_host: flag("--embedding-on-host"),
+    };
     let lengths: Vec<usize> = serde_json::from_slice(&std::fs::read(&arguments[1]).unwrap()).unwrap();
 
     let begin = Instant::now();
     let gpus = usize::from(!flag("--cpu"));
     let runtime = Runtime::start(RuntimeOptions { gpus, threads: 2, tf32: true, cudnn_benchmark: true }).unwrap();
-    let mut model = Model::load(arguments[0].as_ref(), &options(runtime.device(), !flag("--no-save"))).unwrap();
+    let mut model =
+        Model::load(arguments[0].as_ref(), &options(runtime.device(), !flag("--no-save"), residency)).unwrap();
     let load_s = begin.elapsed().as_secs_f64();
     let optimizer = AdamWOptions { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 };
     let mut optimizer = AdamW::new(optimizer, model.trained()).unwrap();
@@ -62,7 +73,7 @@ fn main() {
     let memory: serde_json::Map<_, _> =
         runtime.memory().into_iter().map(|(name, bytes)| (name.to_owned(), bytes.into())).collect();
     let report = serde_json::json!({
-        "load_s": load_s, "first_update_s": first_update_s, "update_s": median(&seconds[WARM_UP..]),
+        "residency": format!("{residency:?}"), "batch_tokens": batches.iter().map(PackedBatch::tokens).max(), "load_s": load_s, "first_update_s": first_update_s, "update_s": median(&seconds[WARM_UP..]),
         "host_s": median(&host_seconds[WARM_UP..]), "host_pass_s": median(&enqueue_seconds[WARM_UP..]), "tokens_per_s": tokens as f64 / total,
         "first": losses[0], "last": losses.last(), "memory": memory,
     });
@@ -75,7 +86,7 @@ fn median(values: &[f64]) -> f64 {
     values[values.len() / 2]
 }
 
-fn options(device: tch::Device, save: bool) -> ModelOptions {
+fn options(device: tch::Device, save: bool, residency: Residency) -> ModelOptions {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     let lora = LoraConfig {
         r: 8,
@@ -85,14 +96,7 @@ fn options(device: tch::Device, save: bool) -> ModelOptions {
         use_rslora: true,
         modules_to_save: if save { names(&["embed_tokens", "lm_head"]) } else { Vec::new() },
     };
-    ModelOptions {
-        lora,
-        precision: Precision::Bf16,
-        device,
-        gradient_checkpointing: true,
-        neftune_noise_alpha: None,
-        seed: 42,
-    }
+    ModelOptions { lora, precision: Precision::Bf16, device, residency, neftune_noise_alpha: None, seed: 42 }
 }
 
 fn batch(lengths: &[usize], vocab_size: usize) -> PackedBatch {

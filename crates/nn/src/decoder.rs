@@ -2,17 +2,19 @@
 #![expect(non_snake_case, reason = "shape suffixes: T tokens, D width of the residual stream, N labelled positions")]
 
 use pipe_kernels::upload;
+use pipe_memory::Residency;
 use tch::{Device, Tensor};
 
 use crate::{
     Parameter, Precision,
-    attention::Attention,
+    attention::{Attention, Operands},
     batch::PackedBatch,
     dropout::PassDropout,
     embedding::Table,
     error::Result,
     head::{Head, Targets},
-    layer::{Activations, Depth, Layer},
+    layer::{Depth, Layer},
+    layer_inputs::LayerInputs,
     norm::Stream,
     parameter::Gradient,
     rope::{Rope, RopeTable},
@@ -29,8 +31,8 @@ pub(crate) struct Decoder {
     pub(crate) rope: RopeTable,
     /// The token whose embedding gets no gradient from being read.
     pub(crate) padding: Option<u32>,
-    /// Keep only each layer's input, and run it again in the backward pass.
-    pub(crate) checkpointing: bool,
+    /// What stays on the device between the passes.
+    pub(crate) residency: Residency,
     /// How far back the lowest layer has a gradient; `None` if no layer needs one.
     pub(crate) lowest: Option<Depth>,
 }
@@ -51,6 +53,8 @@ pub(crate) struct Pass {
     pub(crate) dropout: Option<PassDropout>,
     /// Token ids on the device.
     pub(crate) ids: Tensor,
+    /// The same on the host, if the embedding is there.
+    pub(crate) host_ids: Option<Tensor>,
     /// The position of each token in its sample, `[T]`, int32, on the device.
     pub(crate) positions: Tensor,
 }
@@ -77,6 +81,7 @@ impl Decoder {
             attention: Attention::new(precision, head_dim, lengths, device)?,
             dropout,
             ids: upload(ids, device)?,
+            host_ids: self.embedding.on_host().then(|| Tensor::f_from_slice(ids)).transpose()?,
             positions: upload(&positions, device)?,
         })
     }
@@ -100,17 +105,10 @@ pub(crate) enum Place {
 /// Looks at a pass on its way; an error ends it.
 pub(crate) type Observer<'a> = dyn FnMut(Place, &Tensor) -> Result<()> + 'a;
 
-/// What one layer leaves for the backward pass.
-enum Kept {
-    Everything(Activations),
-    /// The layer's input.
-    Input(Tensor),
-}
-
 impl Decoder {
     /// The residual stream in front of the first layer, `[T, D]`.
     pub(crate) fn embed(&self, pass: &Pass, parameters: &[Parameter]) -> Result<Tensor> {
-        self.embedding.rows(&pass.ids, self.shape.precision.master(), parameters)
+        self.embedding.rows(pass, self.shape.precision.master(), parameters)
     }
 
     fn embedding_gradient<'a>(&self, parameters: &'a mut [Parameter]) -> Option<&'a mut TableGradient> {
@@ -124,20 +122,21 @@ impl Decoder {
     pub(crate) fn forward(&self, pass: &Pass, parameters: &[Parameter]) -> Result<Stream> {
         let mut stream = Stream::new(self.embed(pass, parameters)?);
         for layer in &self.layers {
-            stream = layer.forward(&stream, pass, parameters)?.0;
+            let attend = |operands: Operands| Ok(pass.attention.forward(&operands)?.output);
+            stream = layer.pass_through(stream, pass, parameters, attend)?.1;
         }
         Ok(stream)
     }
 
     /// The negative log-likelihood of every target, `[N]`, with `noise_TD` added to the embedding's output if there is some;
-    /// adds the gradient of their sum, divided by `count`, to the
-    /// parameters.
+    /// adds the gradient of their sum, divided by `count`, to the parameters. The inputs of layers that are computed again
+    /// wait in `inputs`.
     pub(crate) fn forward_backward(
         &self,
         pass: &Pass,
         (batch, noise_TD): (&PackedBatch, Option<Tensor>),
         (targets, count): (&Targets, f64),
-        parameters: &mut [Parameter],
+        (parameters, inputs): (&mut [Parameter], &mut LayerInputs),
         mut observe: Option<&mut Observer<'_>>,
     ) -> Result<Tensor> {
         let mut show = |place: Place, tensor: &dyn Fn() -> Result<Tensor>| match &mut observe {
@@ -155,28 +154,39 @@ impl Decoder {
         }
         let mut stream = Stream::new(h_TD);
         show(Place::Embedding, &|| stream.sum())?;
-        let mut kept = Vec::with_capacity(self.layers.len());
+        inputs.clear()?;
+        let again = match self.lowest {
+            Some(_) => self.layers.len().saturating_sub(self.residency.kept_layers),
+            None => self.layers.len(),
+        };
+        let mut kept = Vec::with_capacity(self.layers.len() - again);
         for (number, layer) in self.layers.iter().enumerate() {
-            let (behind, activations) = layer.forward(&stream, pass, parameters)?;
-            show(Place::Layer(number), &|| behind.sum())?;
-            if self.lowest.is_some() {
-                kept.push(if self.checkpointing {
-                    Kept::Input(activations.input())
-                } else {
-                    Kept::Everything(activations.forget_matrices())
-                });
+            if number < again {
+                let attend = |operands: Operands| Ok(pass.attention.forward(&operands)?.output);
+                let (input_TD, behind) = layer.pass_through(stream, pass, parameters, attend)?;
+                if self.lowest.is_some() {
+                    inputs.push(input_TD)?;
+                }
+                stream = behind;
+            } else {
+                let (behind, activations) = layer.forward(&stream, pass, parameters)?;
+                kept.push(activations);
+                stream = behind;
             }
-            stream = behind;
+            show(Place::Layer(number), &|| stream.sum())?;
         }
         let (losses_N, mut gradient) = self.head.loss_backward(&stream, targets, count, parameters)?;
         drop(stream);
         show(Place::Loss, &|| Ok(losses_N.shallow_clone()))?;
         show(Place::HeadGradient, &|| Ok(gradient.exact.shallow_clone()))?;
         let Some(lowest) = self.lowest else { return Ok(losses_N) };
-        for (number, (layer, kept)) in self.layers.iter().zip(kept).enumerate().rev() {
-            let activations = match kept {
-                Kept::Everything(activations) => activations,
-                Kept::Input(h_TD) => layer.activations(&Stream::new(h_TD), pass, parameters)?,
+        for (number, layer) in self.layers.iter().enumerate().rev() {
+            let activations = match kept.pop() {
+                Some(activations) => activations,
+                None => {
+                    let input = Stream::new(inputs.pop()?);
+                    layer.activations(&input, pass, parameters, self.residency.keep_unpacked)?
+                }
             };
             let depth = if number == 0 { lowest } else { Depth::Input };
             match layer.backward(gradient, activations, depth, pass, parameters)? {

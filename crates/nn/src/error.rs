@@ -71,6 +71,9 @@ pub enum Error {
     /// States of an optimizer that cannot be read as tensors of the parameter's shape.
     #[error("the states of this optimizer are kept in 8 bits")]
     States,
+    /// Fewer inputs of layers than layers: a mistake of this crate.
+    #[error("the input of a layer is missing in the backward pass")]
+    LayerInputs,
     /// A pass without samples.
     #[error("a batch needs at least one sample")]
     EmptyBatch,

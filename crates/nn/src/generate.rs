@@ -52,7 +52,7 @@ impl Model {
         let pass = self.decoder.pass_of_tokens((tokens, &positions), &[tokens.len()], None)?;
         let mut stream = Stream::new(self.decoder.embed(&pass, self.parameters.list())?);
         for (layer, cache) in layers.iter().zip(caches) {
-            stream = layer.extend(&stream, &pass, cache, self.parameters.list())?;
+            stream = layer.extend(stream, &pass, cache, self.parameters.list())?;
         }
         let last = Stream::new(stream.sum()?.f_narrow(0, tokens.len() as i64 - 1, 1)?);
         let token = head.logits(&last, self.parameters.list())?.f_argmax(1, false)?.f_int64_value(&[0])?;

@@ -19,8 +19,8 @@ use crate::{
     table_gradient::{Product, TableGradient},
 };
 
-/// Logits that are held at once, about: 128 MiB in bfloat16.
-const LOGIT_VALUES: usize = 1 << 26;
+/// Logits that are held at once, about: 64 MiB in bfloat16.
+const LOGIT_VALUES: usize = 1 << 25;
 
 /// Rows of a chunk are a multiple of this: matrix products come in whole tiles.
 const CHUNK_STEP: usize = 256;

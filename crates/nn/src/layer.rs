@@ -85,28 +85,15 @@ pub(crate) struct Activations {
     gate_up_TO: Tensor,
     /// Input of the down projection.
     product_TC: Tensor,
-    matrices: Option<Matrices>,
+    matrices: Matrices,
 }
 
-/// The unpacked weights of a block.
-#[derive(Debug)]
+/// The unpacked weights of a block, as far as they are kept.
+#[derive(Debug, Default)]
 struct Matrices {
-    qkv: Tensor,
-    output: Tensor,
-    gate_up: Tensor,
-}
-
-impl Activations {
-    /// The residual stream in front of the block, from which everything can be computed again.
-    pub(crate) fn input(&self) -> Tensor {
-        self.before.h_TD.shallow_clone()
-    }
-
-    /// Leaves the weights to be unpacked again, rather than keep those of every layer.
-    pub(crate) fn forget_matrices(mut self) -> Self {
-        self.matrices = None;
-        self
-    }
+    qkv: Option<Tensor>,
+    output: Option<Tensor>,
+    gate_up: Option<Tensor>,
 }
 
 impl Layer {
@@ -160,60 +147,76 @@ impl Layer {
         pass: &Pass,
         parameters: &[Parameter],
     ) -> Result<(Stream, Activations)> {
-        let activations = self.activations(stream, pass, parameters)?;
-        let matrix_OC = self.down.matrix(self.kind, parameters)?;
-        let add = self.down.forward(&activations.product_TC, &matrix_OC)?;
+        let activations = self.activations(stream, pass, parameters, false)?;
+        let add = self.down.forward(&activations.product_TC, None, parameters)?;
         let h = activations.between.h_TD.shallow_clone();
         Ok((Stream { h, add: Some(add) }, activations))
     }
 
-    /// Everything in front of the down projection, which the backward pass does not need.
-    pub(crate) fn activations(&self, stream: &Stream, pass: &Pass, parameters: &[Parameter]) -> Result<Activations> {
-        let qkv = self.qkv.matrix(self.kind, parameters)?;
-        let (before, qkv_TO, operands) = self.project(stream, &qkv, pass, parameters)?;
+    /// Everything in front of the down projection, which the backward pass does not need; with the unpacked weights if
+    /// they are to be kept for it.
+    pub(crate) fn activations(
+        &self,
+        stream: &Stream,
+        pass: &Pass,
+        parameters: &[Parameter],
+        keep_unpacked: bool,
+    ) -> Result<Activations> {
+        let mut matrices = Matrices::default();
+        let [keep_qkv, keep_output, keep_gate_up] =
+            [&mut matrices.qkv, &mut matrices.output, &mut matrices.gate_up].map(|kept| keep_unpacked.then_some(kept));
+        let (before, qkv_TO, operands) = self.project(stream, keep_qkv, pass, parameters)?;
         let attended = pass.attention.forward(&operands)?;
-        let output = self.output.matrix(self.kind, parameters)?;
-        let (attended_TC, add) = self.project_output(&attended.output, &output, pass, parameters)?;
+        let (attended_TC, add) = self.project_output(&attended.output, keep_output, pass, parameters)?;
         let between = Stream { h: before.h_TD.shallow_clone(), add: Some(add) };
-        let gate_up = self.gate_up.matrix(self.kind, parameters)?;
-        let (between, gate_up_TO, product_TC) = self.product(&between, &gate_up, pass, parameters)?;
-        let matrices = Some(Matrices { qkv, output, gate_up });
+        let (between, gate_up_TO, product_TC) = self.product(between, keep_gate_up, pass, parameters)?;
         Ok(Activations { before, qkv_TO, operands, attended, attended_TC, between, gate_up_TO, product_TC, matrices })
+    }
+
+    /// The residual stream in front of the block, from which everything can be computed again, and behind it. Nothing
+    /// else stays. `attend` gives what each token attends to.
+    pub(crate) fn pass_through(
+        &self,
+        stream: Stream,
+        pass: &Pass,
+        parameters: &[Parameter],
+        attend: impl FnOnce(Operands) -> Result<Tensor>,
+    ) -> Result<(Tensor, Stream)> {
+        let (Normed { h_TD: input_TD, .. }, _, operands) = self.project(&stream, None, pass, parameters)?;
+        drop(stream);
+        let (_, add) = self.project_output(&attend(operands)?, None, pass, parameters)?;
+        let between = Stream { h: input_TD.shallow_clone(), add: Some(add) };
+        let (Normed { h_TD, .. }, _, product_TC) = self.product(between, None, pass, parameters)?;
+        let add = self.down.forward(&product_TC, None, parameters)?;
+        Ok((input_TD, Stream { h: h_TD, add: Some(add) }))
     }
 
     /// The residual stream behind the block, for tokens behind those in `cache`, which takes them up.
     pub(crate) fn extend(
         &self,
-        stream: &Stream,
+        stream: Stream,
         pass: &Pass,
         cache: &mut KeyValues,
         parameters: &[Parameter],
     ) -> Result<Stream> {
-        let (before, _, operands) = self.project(stream, &self.qkv.matrix(self.kind, parameters)?, pass, parameters)?;
-        let attended = match cache.is_empty() {
-            true => pass.attention.forward(&cache.extend(operands)?)?.output,
-            false => pass.attention.forward_late(&cache.extend(operands)?)?,
+        let attend = |operands| match cache.is_empty() {
+            true => Ok(pass.attention.forward(&cache.extend(operands)?)?.output),
+            false => pass.attention.forward_late(&cache.extend(operands)?),
         };
-        let output = self.output.matrix(self.kind, parameters)?;
-        let (_, add) = self.project_output(&attended, &output, pass, parameters)?;
-        let between = Stream { h: before.h_TD, add: Some(add) };
-        let gate_up = self.gate_up.matrix(self.kind, parameters)?;
-        let (between, _, product_TC) = self.product(&between, &gate_up, pass, parameters)?;
-        let add = self.down.forward(&product_TC, &self.down.matrix(self.kind, parameters)?)?;
-        Ok(Stream { h: between.h_TD, add: Some(add) })
+        Ok(self.pass_through(stream, pass, parameters, attend)?.1)
     }
 
     /// Queries, keys and values: as they are projected, and ready for attention.
     fn project(
         &self,
         stream: &Stream,
-        matrix_OC: &Tensor,
+        keep: Option<&mut Option<Tensor>>,
         pass: &Pass,
         parameters: &[Parameter],
     ) -> Result<(Normed, Tensor, Operands)> {
         let before = self.attention_norm.forward(stream, self.qkv.columns(), self.kind)?;
         self.qkv.complete(&before.x_TC, pass, parameters)?;
-        let qkv_TO = self.qkv.forward(&before.x_TC, matrix_OC)?;
+        let qkv_TO = self.qkv.forward(&before.x_TC, keep, parameters)?;
         let (q, k) = turn_heads(&qkv_TO, &self.turn(pass))?;
         let first = (self.heads + self.groups) * self.head_dim;
         let v = qkv_TO.f_narrow(1, first, self.groups * self.head_dim)?.f_unflatten(1, [self.groups, self.head_dim])?;
@@ -224,7 +227,7 @@ impl Layer {
     fn project_output(
         &self,
         attended: &Tensor,
-        matrix_OC: &Tensor,
+        keep: Option<&mut Option<Tensor>>,
         pass: &Pass,
         parameters: &[Parameter],
     ) -> Result<(Tensor, Tensor)> {
@@ -233,21 +236,22 @@ impl Layer {
             false => widen_columns(attended, self.output.columns())?,
         };
         self.output.complete(&attended_TC, pass, parameters)?;
-        let add = self.output.forward(&attended_TC, matrix_OC)?;
+        let add = self.output.forward(&attended_TC, keep, parameters)?;
         Ok((attended_TC, add))
     }
 
     /// The way to the completed input of the down projection.
     fn product(
         &self,
-        stream: &Stream,
-        matrix_OC: &Tensor,
+        stream: Stream,
+        keep: Option<&mut Option<Tensor>>,
         pass: &Pass,
         parameters: &[Parameter],
     ) -> Result<(Normed, Tensor, Tensor)> {
-        let between = self.mlp_norm.forward(stream, self.gate_up.columns(), self.kind)?;
+        let between = self.mlp_norm.forward(&stream, self.gate_up.columns(), self.kind)?;
+        drop(stream);
         self.gate_up.complete(&between.x_TC, pass, parameters)?;
-        let gate_up_TO = self.gate_up.forward(&between.x_TC, matrix_OC)?;
+        let gate_up_TO = self.gate_up.forward(&between.x_TC, keep, parameters)?;
         let product_TC = swiglu(&gate_up_TO, self.down.columns())?;
         self.down.complete(&product_TC, pass, parameters)?;
         Ok((between, gate_up_TO, product_TC))
@@ -265,25 +269,16 @@ impl Layer {
     ) -> Result<Option<StreamGradient>> {
         let Activations { before, qkv_TO, operands, attended, attended_TC, between, gate_up_TO, product_TC, matrices } =
             activations;
-        let (qkv, output, gate_up) = match matrices {
-            Some(Matrices { qkv, output, gate_up }) => (Some(qkv), Some(output), Some(gate_up)),
-            None => (None, None, None),
-        };
-        let unpacked = |matrix: Option<Tensor>, projection: &Projection| match matrix {
-            Some(matrix) => Ok(matrix),
-            None => projection.matrix(self.kind, parameters),
-        };
+        let Matrices { qkv, output, gate_up } = matrices;
 
-        let down = self.down.matrix(self.kind, parameters)?;
-        let dx = self.down.backward(&dy.rounded, (&product_TC, &down), depth < Depth::Down, pass, parameters)?;
-        drop((down, product_TC));
+        let dx = self.down.backward(&dy.rounded, (&product_TC, None), depth < Depth::Down, pass, parameters)?;
+        drop(product_TC);
         let (Some(dx_TC), true) = (dx, depth < Depth::Down) else { return Ok(None) };
-        let dy_TO = self.down.finish(&dx_TC, pass, parameters, |input| swiglu_backward(input, &gate_up_TO))?;
-        drop((dx_TC, gate_up_TO));
+        let dy_TO = self.down.finish(&dx_TC, pass, parameters, |input| swiglu_backward(input, gate_up_TO))?;
+        drop(dx_TC);
 
-        let gate_up = unpacked(gate_up, &self.gate_up)?;
-        let dx = self.gate_up.backward(&dy_TO, (&between.x_TC, &gate_up), depth < Depth::Mlp, pass, parameters)?;
-        drop((gate_up, dy_TO));
+        let dx = self.gate_up.backward(&dy_TO, (&between.x_TC, gate_up), depth < Depth::Mlp, pass, parameters)?;
+        drop(dy_TO);
         let (Some(dx_TC), true) = (dx, depth < Depth::Mlp) else { return Ok(None) };
         let Normed { h_TD, rstd_T, .. } = &between;
         let dy = self
@@ -291,9 +286,8 @@ impl Layer {
             .finish(&dx_TC, pass, parameters, |input| self.mlp_norm.backward(input, (h_TD, rstd_T), &dy.exact))?;
         drop((dx_TC, between));
 
-        let output = unpacked(output, &self.output)?;
-        let dx = self.output.backward(&dy.rounded, (&attended_TC, &output), depth < Depth::Output, pass, parameters)?;
-        drop((output, attended_TC));
+        let dx = self.output.backward(&dy.rounded, (&attended_TC, output), depth < Depth::Output, pass, parameters)?;
+        drop(attended_TC);
         let (Some(dx_TC), true) = (dx, depth < Depth::Output) else { return Ok(None) };
         let d_attended = match self.output.columns() == self.output.width() {
             true => dx_TC,
@@ -304,8 +298,8 @@ impl Layer {
         let dy_TO = turn_heads_backward(&d.q, &d.k, &d.v, &qkv_TO, &self.turn(pass))?;
         drop((d, qkv_TO));
 
-        let qkv = unpacked(qkv, &self.qkv)?;
-        let dx = self.qkv.backward(&dy_TO, (&before.x_TC, &qkv), depth == Depth::Input, pass, parameters)?;
+        let dx = self.qkv.backward(&dy_TO, (&before.x_TC, qkv), depth == Depth::Input, pass, parameters)?;
+        drop(dy_TO);
         let (Some(dx_TC), true) = (dx, depth == Depth::Input) else { return Ok(None) };
         let Normed { h_TD, rstd_T, .. } = &before;
         let dy = self

@@ -42,6 +42,12 @@ impl Loader {
         self.dense(name, if wide { master } else { compute })
     }
 
+    /// An embedding that stays in the memory of the host.
+    pub(crate) fn table_on_host(&self, name: &str) -> Result<Tensor> {
+        let kind = if self.checkpoint.info(name)?.dtype == Dtype::BF16 { Kind::BFloat16 } else { Kind::Float };
+        self.dense_on(name, kind, Device::Cpu)
+    }
+
     /// A norm over the residual stream or a head.
     pub(crate) fn norm(&self, name: &str) -> Result<RmsNorm> {
         Ok(RmsNorm { weight: self.master(name)?, epsilon: self.epsilon })
@@ -82,6 +88,10 @@ impl Loader {
     }
 
     fn dense(&self, name: &str, kind: Kind) -> Result<Tensor> {
+        self.dense_on(name, kind, self.device)
+    }
+
+    fn dense_on(&self, name: &str, kind: Kind, device: Device) -> Result<Tensor> {
         let info = self.checkpoint.info(name)?;
         let stored = match info.dtype {
             Dtype::F32 => Kind::Float,
@@ -91,7 +101,7 @@ impl Loader {
         };
         let shape: Vec<i64> = info.shape.iter().map(|side| *side as i64).collect();
         let bytes = self.checkpoint.read(name)?;
-        Ok(Tensor::f_from_data_size(&bytes, &shape, stored)?.f_to_device(self.device)?.f_to_kind(kind)?)
+        Ok(Tensor::f_from_data_size(&bytes, &shape, stored)?.f_to_device(device)?.f_to_kind(kind)?)
     }
 
     fn wrong(&self, name: &str, problem: impl Into<String>) -> Error {

@@ -7,13 +7,14 @@ use pipe_kernels::Readback;
 use tch::{Device, Tensor};
 
 use crate::{
-    Error, LoraConfig, PackedBatch, Parameter, Precision,
+    Error, LoraConfig, PackedBatch, Parameter, Precision, Residency,
     decoder::{Decoder, Observer, Shape},
     dropout::Dropout,
     embedding::Table,
     error::Result,
     head::{Head, Targets},
     layer::{Depth, Layer},
+    layer_inputs::LayerInputs,
     loader::Loader,
     neftune::Neftune,
     parameter::Parameters,
@@ -29,8 +30,8 @@ pub struct ModelOptions {
     pub precision: Precision,
     /// Where. A CUDA device needs `pipe_kernels::load_cuda` first.
     pub device: Device,
-    /// Keep only each layer's input for the backward pass, and compute the rest again: the same numbers in less memory.
-    pub gradient_checkpointing: bool,
+    /// What of an update stays in the device's memory: no choice changes a number.
+    pub residency: Residency,
     /// Noise on the embedding's output while training (NEFTune, arXiv:2310.05914), above 0: uniform in
     /// `±alpha / sqrt(length of the sample * hidden_size)`. `None` adds none.
     pub neftune_noise_alpha: Option<f64>,
@@ -63,6 +64,8 @@ pub struct Model {
     pub(crate) config: ModelConfig,
     pub(crate) decoder: Decoder,
     pub(crate) parameters: Parameters,
+    /// Of the pass that is computed.
+    inputs: LayerInputs,
     dropout: Dropout,
     neftune: Option<Neftune>,
 }
@@ -74,7 +77,7 @@ impl Model {
     /// If the folder or the LoRA settings are not sound, or the device has too little memory.
     pub fn load(dir: &Path, options: &ModelOptions) -> std::result::Result<Self, Error> {
         let _guard = tch::no_grad_guard();
-        let ModelOptions { lora, precision, device, gradient_checkpointing, neftune_noise_alpha, seed } = options;
+        let ModelOptions { lora, precision, device, residency, neftune_noise_alpha, seed } = options;
         lora.check()?;
         let config = ModelConfig::open(dir)?;
         let loader = Loader::open(dir, &config, *precision, *device)?;
@@ -82,6 +85,8 @@ impl Model {
         let tied = config.tie_word_embeddings;
         let embedding = if lora.saves("embed_tokens") || tied && lora.saves("lm_head") {
             trained("model.embed_tokens", &loader, *precision, &mut parameters)?
+        } else if residency.embedding_on_host && !tied {
+            Table::Host(loader.table_on_host("model.embed_tokens.weight")?)
         } else {
             Table::Frozen(loader.table("model.embed_tokens.weight", true)?)
         };
@@ -105,12 +110,13 @@ impl Model {
             shape: Shape { head_dim: config.head_dim, precision: *precision, device: *device },
             rope: RopeTable::new(config.head_dim, config.rope_theta, *precision, *device),
             padding: config.pad_token_id,
-            checkpointing: *gradient_checkpointing,
+            residency: *residency,
             lowest,
         };
         let dropout = Dropout { probability: lora.lora_dropout, seed: *seed };
         let neftune = neftune_noise_alpha.map(|alpha| Neftune { alpha, seed: *seed });
-        Ok(Self { config, decoder, parameters: Parameters::new(parameters)?, dropout, neftune })
+        let (parameters, inputs) = (Parameters::new(parameters)?, LayerInputs::new(*residency, *device)?);
+        Ok(Self { config, decoder, parameters, inputs, dropout, neftune })
     }
 
     /// The shape of the base.
@@ -229,7 +235,7 @@ impl Model {
             &pass,
             (batch, noise),
             (&targets, label_count as f64),
-            self.parameters.list_mut(),
+            (self.parameters.list_mut(), &mut self.inputs),
             observe,
         )?;
         PendingLoss::new(&losses, batch)

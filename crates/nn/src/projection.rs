@@ -49,7 +49,7 @@ impl Projection {
 
     /// The weights in `kind`, with the columns of adapters and biases, `[O, C]`. Unpacked for every use: it lives as
     /// long as the caller keeps it.
-    pub(crate) fn matrix(&self, kind: Kind, parameters: &[Parameter]) -> Result<Tensor> {
+    fn matrix(&self, kind: Kind, parameters: &[Parameter]) -> Result<Tensor> {
         let weights: Vec<_> = self.parts.iter().map(|part| &part.weight).collect();
         let biases: Vec<_> = self.parts.iter().map(|part| part.bias.as_ref()).collect();
         // The factor acts on the inner values: the matrix does not depend on dropout.
@@ -68,38 +68,57 @@ impl Projection {
         Ok(lora_down(x_TC, &self.layout, &adapters, pass.dropout.as_ref().map(|dropout| &dropout.masks))?)
     }
 
-    /// The outputs of all layers side by side.
+    /// The outputs of all layers side by side. The unpacked weights stay where `keep` says, or are given up.
     ///
     /// # Shapes
-    /// `x [T, C]`, completed; `matrix [O, C]`; the result `[T, O]`.
-    pub(crate) fn forward(&self, x_TC: &Tensor, matrix_OC: &Tensor) -> Result<Tensor> {
-        Ok(product(x_TC, &matrix_OC.f_tr()?, x_TC.f_kind()?)?)
+    /// `x [T, C]`, completed; the result `[T, O]`.
+    pub(crate) fn forward(
+        &self,
+        x_TC: &Tensor,
+        keep: Option<&mut Option<Tensor>>,
+        parameters: &[Parameter],
+    ) -> Result<Tensor> {
+        let kind = x_TC.f_kind()?;
+        let matrix_OC = self.matrix(kind, parameters)?;
+        let y_TO = product(x_TC, &matrix_OC.f_tr()?, kind)?;
+        if let Some(keep) = keep {
+            *keep = Some(matrix_OC);
+        }
+        Ok(y_TO)
     }
 
     /// Adds to the gradients of the adapters, and gives that of the augmented input, whose own columns are written only
-    /// if they are wanted. `None` if neither has a use.
+    /// if they are wanted. `None` if neither has a use. The weights are unpacked again unless they were kept.
     ///
     /// # Shapes
     /// `dy [T, O]`, `x [T, C]`; the result `[T, C]`.
     pub(crate) fn backward(
         &self,
         dy_TO: &Tensor,
-        (x_TC, matrix_OC): (&Tensor, &Tensor),
+        (x_TC, kept): (&Tensor, Option<Tensor>),
         wanted: bool,
         pass: &Pass,
         parameters: &[Parameter],
     ) -> Result<Option<Tensor>> {
-        let Layout { width, columns, .. } = self.layout;
-        let dx_TC = if wanted {
-            product(dy_TO, matrix_OC, dy_TO.f_kind()?)?
-        } else if self.layout.adapters.is_empty() {
+        if !wanted && self.layout.adapters.is_empty() {
             return Ok(None);
-        } else {
-            let dx_TC = Tensor::f_empty([dy_TO.size()[0], columns], (dy_TO.f_kind()?, dy_TO.device()))?;
-            let inner = dx_TC.f_narrow(1, width, columns - width)?;
-            product_into(&inner, dy_TO, &matrix_OC.f_narrow(1, width, columns - width)?, false)?;
-            dx_TC
+        }
+        let kind = dy_TO.f_kind()?;
+        let matrix_OC = match kept {
+            Some(matrix_OC) => matrix_OC,
+            None => self.matrix(kind, parameters)?,
         };
+        let dx_TC = match wanted {
+            true => product(dy_TO, &matrix_OC, kind)?,
+            false => {
+                let Layout { width, columns, .. } = self.layout;
+                let dx_TC = Tensor::f_empty([dy_TO.size()[0], columns], (kind, dy_TO.device()))?;
+                let inner = dx_TC.f_narrow(1, width, columns - width)?;
+                product_into(&inner, dy_TO, &matrix_OC.f_narrow(1, width, columns - width)?, false)?;
+                dx_TC
+            }
+        };
+        drop(matrix_OC);
         if !self.layout.adapters.is_empty() {
             let gradients = self.gradients(pass, parameters)?;
             let masks = pass.dropout.as_ref().map(|dropout| &dropout.masks);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use pipe_nn::{
-    LoraConfig, Model, ModelOptions, Precision, Sample,
+    LoraConfig, Model, ModelOptions, Precision, Residency, Sample,
     adapter::SavedAdapter,
     passes::{HeldOut, held_out_loss},
     runtime::{Runtime, RuntimeOptions},
@@ -134,7 +134,7 @@ fn load_model(config: &Config, context: &Context, base: &Path, runtime: &Runtime
         precision: if config.bf16 { Precision::Bf16 } else { Precision::Fp32 },
         device: runtime.device(),
         neftune_noise_alpha: None,
-        gradient_checkpointing: false,
+        residency: Residency::unbounded(false),
         seed: 0,
     };
     let mut model = Model::load(base, &options)?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use pipe_nn::{
-    LoraConfig, Model, ModelOptions, Precision,
+    LoraConfig, Model, ModelOptions, Precision, Residency,
     adapter::{SavedAdapter, save_adapter},
     checkpoint::{Checkpoint, Checkpoints},
     optimizer::{AdamW, AdamWOptions, find_not_finite},
@@ -94,7 +94,7 @@ fn prepare<'a>(
         precision: if config.bf16 { Precision::Bf16 } else { Precision::Fp32 },
         device: runtime.device(),
         neftune_noise_alpha: config.neftune_noise_alpha,
-        gradient_checkpointing: config.gradient_checkpointing,
+        residency: Residency::unbounded(config.gradient_checkpointing),
         seed: u64::from(config.seed),
     };
     let mut model = Model::load(base, &options)?;

@@ -55,35 +55,35 @@ pub fn swiglu(gate_up: &Tensor, columns: i64) -> Result<Tensor, Error> {
     Ok(p_TC)
 }
 
-/// The gradient of gate and up; that of the product is what `input` stands for.
+/// The gradient of gate and up, in their memory; that of the product is what `input` stands for.
 ///
 /// # Shapes
 /// `gate_up [T, 2I]` and the result, type of the computation; `input` has the width I.
 ///
 /// # Errors
 /// If the operands do not fit, or the device refuses.
-pub fn swiglu_backward(input: &LoraInput<'_>, gate_up: &Tensor) -> Result<Tensor, Error> {
+pub fn swiglu_backward(input: &LoraInput<'_>, mut gate_up: Tensor) -> Result<Tensor, Error> {
     let (kind, device) = (input.dx_TC.kind(), input.dx_TC.device());
     let check = Check { kernel: "swiglu_backward", device };
     let tokens = check_input(check, input)?;
     let width = input.layout.width;
-    check.tensor("gate_up", gate_up, kind, &[tokens, 2 * width])?;
+    check.tensor("gate_up", &gate_up, kind, &[tokens, 2 * width])?;
     if !device.is_cuda() {
-        return Ok(reference_backward(input, gate_up)?);
+        let gradient = reference_backward(input, &gate_up)?;
+        gate_up.f_copy_(&gradient)?;
+        return Ok(gate_up);
     }
-    let d_gate_up = Tensor::f_empty([tokens, 2 * width], (kind, device))?;
-    let vector = eights_fit(input) && aligned([gate_up, &d_gate_up]);
+    let vector = eights_fit(input) && aligned([&gate_up]);
     Launch::new(&SOURCE, "swiglu_backward", kind, device)?
         .tensor(input.dx_TC)
         .int(input.layout.columns)
         .structure(&group_words(input.layout, input.adapters, input.dropout))
-        .tensor(gate_up)
-        .tensor(&d_gate_up)
+        .tensor(&gate_up)
         .long(tokens)
         .int(width)
         .int(i64::from(vector))
         .run(grid_of_rows(tokens, width), 256, 0)?;
-    Ok(d_gate_up)
+    Ok(gate_up)
 }
 
 /// Gate and up in the master type.
@@ -140,13 +140,13 @@ mod tests {
                 let there = sample.to(device, kind);
                 let dp = normal(&[tokens, sample.layout.columns], 1).to_kind(kind);
                 let gate_up = (normal(&[tokens, 2 * width], 2) * 3.0).to_kind(kind);
-                let of = |sample: &Sample, dx_TC: &Tensor, gate_up: &Tensor| {
+                let of = |sample: &Sample, dx_TC: &Tensor, gate_up: Tensor| {
                     let (layout, dropout) = (&sample.layout, sample.dropout.as_ref());
                     let input = LoraInput { dx_TC, layout, adapters: &sample.adapters(), dropout };
                     swiglu_backward(&input, gate_up).unwrap()
                 };
-                let expected = of(&sample, &dp, &gate_up);
-                let [found, again] = [(), ()].map(|()| of(&there, &dp.to_device(device), &gate_up.to_device(device)));
+                let expected = of(&sample, &dp, gate_up.copy());
+                let [found, again] = [(), ()].map(|()| of(&there, &dp.to_device(device), gate_up.to_device(device)));
                 assert_close("gradient", &found, &expected, kind);
                 assert!(found.equal(&again), "two runs differ");
             }
@@ -158,7 +158,8 @@ mod tests {
         let layout = &super::super::Layout::new(4, &[None], false);
         let gate_up = normal(&[3, 8], 1).to_kind(Kind::Double);
         let dx_TC = &normal(&[3, 4], 2).to_kind(Kind::Double);
-        let found = swiglu_backward(&LoraInput { dx_TC, layout, adapters: &[], dropout: None }, &gate_up).unwrap();
+        let input = LoraInput { dx_TC, layout, adapters: &[], dropout: None };
+        let found = swiglu_backward(&input, gate_up.copy()).unwrap();
         for (t, i) in (0..3).flat_map(|t| (0..8).map(move |i| (t, i))) {
             let moved = |by: f64| {
                 let gate_up = gate_up.copy();

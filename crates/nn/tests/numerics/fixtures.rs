@@ -7,7 +7,7 @@ use std::{
 
 use pipe_hf::Checkpoint;
 use pipe_kernels::CudaStatus;
-use pipe_nn::{LoraConfig, Model, ModelOptions, PackedBatch, Precision, Sample};
+use pipe_nn::{LoraConfig, Model, ModelOptions, PackedBatch, Precision, Residency, Sample};
 use tch::{Device, Kind, Tensor};
 
 /// Where the tests run: the CPU, or with `PIPE_TEST_GPU` in the environment the first CUDA device.
@@ -94,7 +94,7 @@ pub(crate) fn options(precision: Precision, lora: LoraConfig) -> ModelOptions {
         precision,
         // The kernels know no float64: it is for finite differences, on the CPU.
         device: if precision == Precision::Fp64 { Device::Cpu } else { device() },
-        gradient_checkpointing: false,
+        residency: Residency::unbounded(false),
         neftune_noise_alpha: None,
         seed: 1,
     }

@@ -1,6 +1,6 @@
 //! Gradients of one step against PEFT.
 
-use pipe_nn::{Model, Precision};
+use pipe_nn::{Model, Precision, Residency};
 
 use crate::fixtures::{Reference, load, lora, options, pack, relative_difference, set_parameters};
 
@@ -16,7 +16,7 @@ fn step(
     checkpointing: bool,
 ) -> (Model, f64, f64) {
     let mut options = options(precision, lora(saved));
-    options.gradient_checkpointing = checkpointing;
+    options.residency = Residency::unbounded(checkpointing);
     let mut model = load(folder, &options);
     set_parameters(&mut model, |name| {
         let name = format!("param.{name}");

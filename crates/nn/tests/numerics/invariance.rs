@@ -1,6 +1,6 @@
 //! What must not change a number: checkpointing, how an update is split, what else is trained.
 
-use pipe_nn::{LoraConfig, Model, Precision};
+use pipe_nn::{LoraConfig, Model, Precision, Residency};
 use tch::Tensor;
 
 use crate::{
@@ -36,8 +36,12 @@ fn trained(folder: &str, precision: Precision, lora: LoraConfig, checkpointing: 
 }
 
 fn with_noise(alpha: Option<f64>, folder: &str, precision: Precision, lora: LoraConfig, checkpointing: bool) -> Model {
+    resident(alpha, folder, precision, lora, Residency::unbounded(checkpointing))
+}
+
+fn resident(alpha: Option<f64>, folder: &str, precision: Precision, lora: LoraConfig, residency: Residency) -> Model {
     let mut options = options(precision, lora);
-    options.gradient_checkpointing = checkpointing;
+    options.residency = residency;
     options.neftune_noise_alpha = alpha;
     let mut model = load(folder, &options);
     raise_adapters(&mut model);
@@ -49,18 +53,36 @@ fn with_dropout(lora: LoraConfig) -> LoraConfig {
 }
 
 #[test]
-fn checkpointing_changes_no_bit() {
+fn what_stays_on_the_device_changes_no_bit() {
     let batch = pack(&rows(), 0);
-    for (folder, precision) in [("bnb4_tied", Precision::Fp32), ("bnb4_untied", Precision::Bf16)] {
-        let run = |checkpointing| {
-            let mut model = with_noise(Some(5.0), folder, precision, with_dropout(lora(&BOTH)), checkpointing);
-            let loss = model.forward_backward(&batch, batch.labels(), 5).unwrap();
-            (loss, model)
+    let choices = [
+        Residency::unbounded(true),
+        Residency { kept_layers: 1, ..Residency::unbounded(true) },
+        Residency { inputs_on_host: true, ..Residency::unbounded(true) },
+        Residency { keep_unpacked: false, ..Residency::unbounded(true) },
+        Residency { kept_layers: 1, inputs_on_host: true, keep_unpacked: false, embedding_on_host: true },
+    ];
+    let cases: [(&str, Precision, &[&str]); 3] = [
+        ("bnb4_tied", Precision::Fp32, &BOTH),
+        ("bnb4_untied", Precision::Bf16, &BOTH),
+        // A frozen embedding that is no head.
+        ("bnb4_untied", Precision::Bf16, &[]),
+    ];
+    for (folder, precision, saved) in cases {
+        let run = |residency| {
+            let lora = with_dropout(lora(saved));
+            let mut model = resident(Some(5.0), folder, precision, lora, residency);
+            // The second pass finds what the first has left.
+            let losses = [5, 6].map(|update| model.forward_backward(&batch, batch.labels(), update).unwrap());
+            (losses, model)
         };
-        let ((loss, model), (other_loss, other)) = (run(false), run(true));
-        assert_eq!(loss, other_loss);
-        for (left, right) in model.parameters().iter().zip(other.parameters()) {
-            assert!(left.grad().unwrap().equal(&right.grad().unwrap()), "{precision:?} {}", left.name);
+        let (losses, model) = run(Residency::unbounded(false));
+        for choice in choices {
+            let (other_losses, other) = run(choice);
+            assert_eq!(losses, other_losses);
+            for (left, right) in model.parameters().iter().zip(other.parameters()) {
+                assert!(left.grad().unwrap().equal(&right.grad().unwrap()), "{folder} {choice:?} {}", left.name);
+            }
         }
     }
 }

@@ -13,6 +13,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/_flash_attention_backward_ops.h>
 #include <ATen/ops/_flash_attention_forward_ops.h>
 #include <c10/core/Allocator.h>
@@ -101,6 +102,13 @@ int32_t pipe_shim_cuda_reset_peak(int32_t device, char* message, size_t capacity
 
 int32_t pipe_shim_cuda_empty_cache(char* message, size_t capacity) {
     return guarded(message, capacity, [&] { cuda_allocator().emptyCache(); });
+}
+
+// Bytes in page-locked memory, not written.
+int32_t pipe_shim_page_locked(int64_t bytes, void** result, char* message, size_t capacity) {
+    return guarded(message, capacity, [&] {
+        *result = new at::Tensor(at::empty({bytes}, at::TensorOptions(at::kByte).pinned_memory(true)));
+    });
 }
 
 // Tensors come in as borrowed `at::Tensor*` and go out as owned ones, in `results`: output, logarithms of the sums of

@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     Error,
+    shim::page_locked,
     stream::{CopyStream, Mark},
 };
 
@@ -76,7 +77,7 @@ impl HostStack {
             None => None,
             Some(copies) => {
                 let bytes = (tensor.numel() * kind.elt_size_in_bytes()) as i64;
-                let slot = slot(&mut self.slots, place, bytes, copies, tensor.device())?;
+                let slot = slot(&mut self.slots, place, bytes, copies)?;
                 let copied = copies.to_host(&tensor, slot)?;
                 self.leaving.push_back(place);
                 Some(copied)
@@ -141,16 +142,7 @@ impl Drop for HostStack {
 }
 
 /// Page-locked memory of at least `bytes` for the tensor at `place`.
-fn slot<'a>(
-    slots: &'a mut Vec<Tensor>,
-    place: usize,
-    bytes: i64,
-    copies: &CopyStream,
-    device: Device,
-) -> Result<&'a Tensor, Error> {
-    let page_locked = |bytes: i64| -> Result<Tensor, Error> {
-        Ok(Tensor::f_empty([bytes], (Kind::Uint8, Device::Cpu))?.f_pin_memory(device)?)
-    };
+fn slot<'a>(slots: &'a mut Vec<Tensor>, place: usize, bytes: i64, copies: &CopyStream) -> Result<&'a Tensor, Error> {
     if place >= slots.len() {
         slots.push(page_locked(bytes)?);
     } else if slots[place].numel() < bytes as usize {

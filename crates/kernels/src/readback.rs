@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::{Error, stream::Mark};
+use crate::{Error, shim::page_locked, stream::Mark};
 
 /// A tensor that is being copied to the host.
 #[derive(Debug)]
@@ -55,8 +55,11 @@ pub fn upload_tensor(tensor: Tensor, device: Device) -> Result<Tensor, Error> {
     if !device.is_cuda() {
         return Ok(tensor);
     }
-    // libtorch gives page-locked memory back only when the copy is through.
-    Ok(tensor.f_pin_memory(device)?.f_to_dtype_layout((tensor.f_kind()?, device), true, false)?)
+    let kind = tensor.f_kind()?;
+    let bytes = page_locked((tensor.numel() * kind.elt_size_in_bytes()) as i64)?;
+    let mut host = bytes.f_view_dtype(kind)?.f_view(tensor.size().as_slice())?;
+    host.f_copy_(&tensor)?;
+    Ok(host.f_to_dtype_layout((kind, device), true, false)?)
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ unsafe extern "C" {
     fn pipe_shim_cuda_memory(device: i32, memory: *mut RawMemory, message: *mut c_char, capacity: usize) -> i32;
     fn pipe_shim_cuda_reset_peak(device: i32, message: *mut c_char, capacity: usize) -> i32;
     fn pipe_shim_cuda_empty_cache(message: *mut c_char, capacity: usize) -> i32;
+    fn pipe_shim_page_locked(bytes: i64, result: *mut *mut c_void, message: *mut c_char, capacity: usize) -> i32;
     fn pipe_shim_flash_forward(
         query: *const c_void,
         key: *const c_void,
@@ -98,6 +99,15 @@ pub(crate) fn cuda_reset_peak(device: i32) -> Result<(), Error> {
 pub(crate) fn cuda_empty_cache() -> Result<(), Error> {
     // SAFETY: the buffer is writable for the length given with it.
     call(|message, capacity| unsafe { pipe_shim_cuda_empty_cache(message, capacity) })
+}
+
+/// Bytes of the host in memory from which and to which a device copies by itself, `[bytes]`, not written. It goes back to
+/// libtorch only when libtorch's own copies are through.
+pub(crate) fn page_locked(bytes: i64) -> Result<Tensor, Error> {
+    let mut result = std::ptr::null_mut();
+    // SAFETY: `result` has room for a pointer, and the buffer is writable for its length.
+    call(|message, capacity| unsafe { pipe_shim_page_locked(bytes, &raw mut result, message, capacity) })?;
+    Ok(owned(result))
 }
 
 /// Output, logarithms of sums, and two tensors for the backward pass.

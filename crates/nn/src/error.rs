@@ -68,9 +68,6 @@ pub enum Error {
         /// The parameter.
         name: String,
     },
-    /// States of an optimizer that cannot be read as tensors of the parameter's shape.
-    #[error("the states of this optimizer are kept in 8 bits")]
-    States,
     /// A pass without samples.
     #[error("a batch needs at least one sample")]
     EmptyBatch,

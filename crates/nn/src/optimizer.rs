@@ -7,6 +7,7 @@ use pipe_kernels::{
         sum_of_squares_rows,
     },
 };
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::{
@@ -18,6 +19,18 @@ use crate::{
 
 /// Values of a table whose gradient is computed at once: 64 MiB.
 const BLOCK_VALUES: i64 = 1 << 24;
+
+/// How AdamW keeps its running means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum States {
+    /// As they are: 8 bytes a trained value.
+    #[default]
+    Float32,
+    /// In codes of 8 bits with a scale for 256 values, of every tensor, however small: 2 bytes a trained value.
+    /// [`Moments::EightBit`] says how.
+    EightBit,
+}
 
 /// What AdamW and clipping are told.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,6 +45,8 @@ pub struct AdamWOptions {
     pub weight_decay: f64,
     /// Longest gradient over all tensors (L2); 0 does not clip.
     pub max_grad_norm: f64,
+    /// How the running means are kept.
+    pub states: States,
 }
 
 /// AdamW: the running means of a model's parameters, which stay the same from update to update.
@@ -75,12 +90,16 @@ impl AdamW {
     pub fn new(options: AdamWOptions, parameters: &Parameters) -> std::result::Result<Self, Error> {
         let (flat, _) = parameters.flat();
         let (kind, device) = (flat.f_kind()?, flat.device());
+        let moments = |count| match options.states {
+            States::Float32 => Moments::new(count, kind, device),
+            States::EightBit => Moments::eight_bit(count, device),
+        };
         let mut tables = Vec::new();
         let mut partials = partials_of(flat.numel() as i64);
         for (index, parameter) in parameters.list().iter().enumerate() {
             if let Gradient::Table(_) = parameter.gradient {
                 let (rows, width) = matrix_size(parameter.size());
-                tables.push((index, Moments::new(rows * width, kind, device)?));
+                tables.push((index, moments(rows * width)?));
                 partials +=
                     blocks(rows, width).map(|block| partials_of((block.end - block.start) * width)).sum::<i64>();
             }
@@ -88,7 +107,7 @@ impl AdamW {
         Ok(Self {
             options,
             updates: 0,
-            matrices: Moments::new(flat.numel() as i64, kind, device)?,
+            matrices: moments(flat.numel() as i64)?,
             tables,
             partials: Tensor::f_zeros([partials], (Kind::Double, device))?,
             broken: Tensor::f_zeros([1], (Kind::Int, device))?,
@@ -105,21 +124,33 @@ impl AdamW {
         self.updates = updates;
     }
 
-    /// The running means of parameter `index`, of its shape: of the gradient, and of its square. Writing them changes
-    /// the states.
-    pub(crate) fn states(&self, parameters: &Parameters, index: usize) -> Result<[Value; 2]> {
+    /// How the running means are kept.
+    pub(crate) fn states(&self) -> States {
+        self.options.states
+    }
+
+    /// The tensors that are the running means of parameter `index`: those of the gradient and of its square, of the
+    /// parameter's shape; in 8 bits the codes of both, then the scales of both, flat. Writing them changes the states.
+    pub(crate) fn states_of(&self, parameters: &Parameters, index: usize) -> Result<Vec<Value>> {
         let table = self.tables.iter().find(|(table, _)| *table == index);
         let moments = table.map_or(&self.matrices, |(_, moments)| moments);
-        let (mean, square) = match moments {
-            Moments::Float32 { mean, square } => (mean, square),
-            Moments::EightBit { .. } => return Err(Error::States),
-        };
         let size = parameters.list()[index].size();
-        let part = |flat: &Tensor| match table {
+        let whole = |flat: &Tensor| match table {
             Some(_) => Ok(flat.f_view(size)?),
             None => parameters.part_of(flat, index),
         };
-        Ok([Value::Whole(part(mean)?), Value::Whole(part(square)?)])
+        // A parameter begins with a block of its own.
+        let scales = |flat: &Tensor| match table {
+            Some(_) => Ok(flat.shallow_clone()),
+            None => parameters.blocks_of(flat, index),
+        };
+        let tensors = match moments {
+            Moments::Float32 { mean, square } => vec![whole(mean)?, whole(square)?],
+            Moments::EightBit { mean, square, mean_scales, square_scales, .. } => {
+                vec![whole(mean)?, whole(square)?, scales(mean_scales)?, scales(square_scales)?]
+            }
+        };
+        Ok(tensors.into_iter().map(Value::Whole).collect())
     }
 
     /// Clips the gradients and updates every parameter with them. If their norm is not finite, nothing changes, neither

@@ -6,7 +6,7 @@ use pipe_nn::{
     LoraConfig, Model, ModelOptions, Precision,
     adapter::{SavedAdapter, save_adapter},
     checkpoint::{Checkpoint, Checkpoints},
-    optimizer::{AdamW, AdamWOptions, find_not_finite},
+    optimizer::{AdamW, AdamWOptions, States, find_not_finite},
     runtime::{Runtime, RuntimeOptions},
     sampler::Sampler,
     schedule::{Decay, Schedule, WarmUp},
@@ -111,6 +111,7 @@ fn prepare<'a>(
             epsilon: config.adam_epsilon,
             weight_decay: config.weight_decay,
             max_grad_norm: config.max_grad_norm,
+            states: if config.optim.has_8bit_states() { States::EightBit } else { States::Float32 },
         },
         model.trained(),
     )?;

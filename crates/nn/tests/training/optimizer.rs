@@ -1,12 +1,13 @@
 //! AdamW and clipping against PyTorch's.
 
 use pipe_hf::Checkpoint;
+use pipe_kernels::ops::{AdamWStep, Moments, adamw};
 use pipe_nn::{
     Parameter, Parameters,
-    optimizer::{AdamW, AdamWOptions},
+    optimizer::{AdamW, AdamWOptions, States},
 };
 use serde::Deserialize;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 #[derive(Deserialize)]
 struct Case {
@@ -27,9 +28,20 @@ fn relative_difference(found: &Tensor, expected: &Tensor) -> f64 {
     f64::try_from((found - expected).norm() / expected.norm()).unwrap()
 }
 
-/// Six updates in each of three settings; each starts from the states of our own updates before.
 #[test]
 fn updates_are_those_of_torch() {
+    follow(States::Float32, 3e-7, 1e-4);
+}
+
+/// With states in 8 bits the way of every value differs from torch's by one per cent or less.
+#[test]
+fn updates_with_states_in_8_bits_are_near_those_of_torch() {
+    follow(States::EightBit, 3e-4, 0.02);
+}
+
+/// Six updates in each of three settings; each starts from the states of our own updates before. The values may be off
+/// by `of_value`, and the way that they went since the start by `of_way`, relative in L2.
+fn follow(states: States, of_value: f64, of_way: f64) {
     let file = Checkpoint::open_file(&super::fixture("optim.safetensors")).unwrap();
     for (case, number) in super::json::<Vec<Case>>("optim.json").into_iter().zip(0..) {
         let [beta1, beta2] = case.betas;
@@ -39,6 +51,7 @@ fn updates_are_those_of_torch() {
             epsilon: case.eps,
             weight_decay: case.weight_decay,
             max_grad_norm: case.max_grad_norm,
+            states,
         };
         let list = (0..2)
             .map(|index| {
@@ -62,18 +75,65 @@ fn updates_are_those_of_torch() {
             }
             for (parameter, index) in parameters.list().iter().zip(0..) {
                 let expected = tensor(&file, &format!("c{number}.p{index}.s{step}"));
-                let difference = relative_difference(&parameter.value().unwrap(), &expected);
-                assert!(difference < 3e-7, "case {number} step {step} parameter {index}: off by {difference:.1e}");
+                let value = parameter.value().unwrap();
+                let difference = relative_difference(&value, &expected);
+                let start = tensor(&file, &format!("c{number}.p{index}.s0"));
+                let way = relative_difference(&(value - &start), &(expected - start));
+                println!(
+                    "{states:?} case {number} step {step} parameter {index}: {difference:.1e}, of its way {way:.1e}"
+                );
+                assert!(difference < of_value, "case {number} step {step} parameter {index}: off by {difference:.1e}");
+                assert!(way < of_way, "case {number} step {step} parameter {index}: off by {way:.1e} of its way");
             }
         }
         assert_eq!(optimizer.updates(), 6);
     }
 }
 
+/// Eight updates beside bitsandbytes' own, block-wise in 8 bits. Its codes are the nearest ones; ours are too, but for a
+/// mean's sign and squares above zero, which stay so: those steps, and ties, are why some codes differ.
+#[test]
+fn states_in_8_bits_are_those_of_bitsandbytes() {
+    let file = Checkpoint::open_file(&super::fixture("optim_8bit.safetensors")).unwrap();
+    let bytes = |name: &str| file.read(name).unwrap();
+    let value = tensor(&file, "p.s0");
+    let start = value.copy();
+    let moments = Moments::eight_bit(660, Device::Cpu).unwrap();
+    let Moments::EightBit { mean, square, mean_scales, square_scales, .. } = &moments else { panic!("not in 8 bits") };
+    let go_on = Tensor::from_slice(&[1.0_f32, 1.0, 1.0]);
+    for update in 1..=8 {
+        let step =
+            AdamWStep { learning_rate: 0.01, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.1, update };
+        adamw(&value, &tensor(&file, &format!("g.s{update}")), &moments, &step, &go_on).unwrap();
+        for (found, name) in [(mean_scales, "ms"), (square_scales, "vs")] {
+            let difference = relative_difference(found, &tensor(&file, &format!("{name}.s{update}")));
+            assert!(difference < 1e-6, "{name} of update {update}: {difference:.1e}");
+        }
+        let mut others = 0;
+        for (found, name) in [(mean, "m"), (square, "v")] {
+            let found = Vec::<u8>::try_from(found).unwrap();
+            let pairs = found.into_iter().zip(bytes(&format!("{name}.s{update}")));
+            for (found, expected) in pairs.filter(|(found, expected)| found != expected) {
+                assert!(found.abs_diff(expected) == 1, "{name} of update {update}: {found}, expected {expected}");
+                others += 1;
+            }
+        }
+        let way = relative_difference(&(&value - &start), &(tensor(&file, &format!("p.s{update}")) - &start));
+        println!("update {update}: {others} of 1320 codes are another, the way differs by {way:.1e}");
+        assert!(others <= 6 && way < 1e-3, "update {update}: {others} codes, way {way:.1e}");
+    }
+}
+
 #[test]
 fn a_zero_limit_does_not_clip_and_a_long_gradient_is_cut() {
-    let options =
-        |max_grad_norm| AdamWOptions { beta1: 0.0, beta2: 0.0, epsilon: 1e9, weight_decay: 0.0, max_grad_norm };
+    let options = |max_grad_norm| AdamWOptions {
+        beta1: 0.0,
+        beta2: 0.0,
+        epsilon: 1e9,
+        weight_decay: 0.0,
+        max_grad_norm,
+        states: States::Float32,
+    };
     let moved = |max_grad_norm: f64| {
         let mut parameters = Parameters::new(super::parameters(&[("a", &[3, 4])])).unwrap();
         let before = parameters.list()[0].value().unwrap().copy();

@@ -61,6 +61,40 @@ fn killed_between_checkpoints_or_while_saving_the_bytes_are_the_same() {
 
 #[test]
 fn stopping_again_and_again_gets_there() {
+    gets_there(short_run);
+}
+
+#[test]
+fn stopping_again_and_again_with_states_in_8_bits_gets_there() {
+    gets_there(in_8_bits);
+}
+
+fn in_8_bits() -> Stage {
+    let mut stage = short_run();
+    stage.set("optim", "adamw_8bit");
+    stage
+}
+
+/// States in 8 bits learn what float32's learn.
+#[test]
+fn the_loss_with_states_in_8_bits_falls_as_with_float32() {
+    let losses = |mut stage: Stage| {
+        stage.set("max_steps", 40);
+        stage.set("weight_decay", 0.0);
+        stage.run_to_end();
+        let artifact = stage.artifact();
+        let losses = stage.metrics().iter().map(|line| line["loss"].as_f64().unwrap()).collect::<Vec<_>>();
+        (losses, artifact)
+    };
+    let ((exact, weights), (coded, other_weights)) = (losses(short_run()), losses(in_8_bits()));
+    assert_ne!(weights["adapter_model.safetensors"], other_weights["adapter_model.safetensors"]);
+    let last = |losses: &[f64]| losses[losses.len() - 8..].iter().sum::<f64>() / 8.0;
+    let (fall, coded_fall) = (exact[0] - last(&exact), coded[0] - last(&coded));
+    println!("the loss falls by {fall}, in 8 bits by {coded_fall}");
+    assert!(fall > 0.2 && (coded_fall / fall - 1.0).abs() < 0.05, "{fall} {coded_fall}");
+}
+
+fn gets_there(short_run: fn() -> Stage) {
     let whole = short_run();
     whole.run_to_end();
     let mut stage = short_run();

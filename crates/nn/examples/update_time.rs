@@ -33,8 +33,15 @@ fn main() {
     let mut model = Model::load(arguments[0].as_ref(), &options(runtime.device(), !flag("--no-save"))).unwrap();
     let load_s = begin.elapsed().as_secs_f64();
     let states = if optim == Some("adamw_8bit") { States::EightBit } else { States::Float32 };
-    let optimizer =
-        AdamWOptions { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0, states };
+    let optimizer = AdamWOptions {
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+        max_grad_norm: 1.0,
+        states,
+        scales_loss: false,
+    };
     let mut optimizer = AdamW::new(optimizer, model.trained()).unwrap();
     let vocab_size = model.config().vocab_size;
     let mut lengths = lengths.into_iter().cycle().map(|length| if flag("--full") { LONGEST } else { length });

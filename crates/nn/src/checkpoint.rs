@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Parameter, Parameters,
-    optimizer::{AdamW, States},
+    optimizer::{AdamW, Scaling, States},
     transfer,
 };
 
@@ -64,6 +64,7 @@ pub struct Checkpoint {
     folder: PathBuf,
     tensors: Vec<TensorShape>,
     states: States,
+    scaling: Option<Scaling>,
 }
 
 /// What [`Checkpoints::latest`] found.
@@ -118,6 +119,9 @@ struct Manifest {
     /// Not written for float32.
     #[serde(default, skip_serializing_if = "is_float32")]
     states: States,
+    /// Only where the loss is scaled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scaling: Option<Scaling>,
     /// BLAKE3 by file name.
     digests: BTreeMap<String, String>,
 }
@@ -155,6 +159,7 @@ impl Checkpoints {
             device: progress.device.clone(),
             tensors: shapes(parameters.list()),
             states: optimizer.states(),
+            scaling: optimizer.scaling(),
             digests,
         };
         let digest = write_file(&unfinished.join(MANIFEST), &serde_json::to_vec_pretty(&manifest)?)?;
@@ -218,12 +223,14 @@ impl Checkpoint {
     /// # Errors
     /// If they are of another model, or cannot be read.
     pub fn restore(&self, parameters: &mut Parameters, optimizer: &mut AdamW) -> Result<(), CheckpointError> {
-        if shapes(parameters.list()) != self.tensors || optimizer.states() != self.states {
+        let same_optimizer =
+            optimizer.states() == self.states && optimizer.scaling().is_some() == self.scaling.is_some();
+        if shapes(parameters.list()) != self.tensors || !same_optimizer {
             return Err(CheckpointError::OtherModel { folder: self.folder.clone() });
         }
         let path = self.folder.join(TENSORS);
         let mut file = File::open(&path).map_err(io("open", &path))?;
-        optimizer.restore(self.progress.updates);
+        optimizer.restore(self.progress.updates, self.scaling);
         for index in 0..parameters.list().len() {
             let mut states =
                 optimizer.states_of(parameters, index).map_err(copy_error(&parameters.list()[index].name))?;
@@ -265,9 +272,9 @@ fn open(folder: &Path, name: &str) -> Result<Checkpoint, String> {
             return Err(format!("{file} was changed"));
         }
     }
-    let Manifest { updates, threads, device, tensors, states, .. } = manifest;
+    let Manifest { updates, threads, device, tensors, states, scaling, .. } = manifest;
     let progress = Progress { updates, threads, device, files };
-    Ok(Checkpoint { progress, folder: folder.to_owned(), tensors, states })
+    Ok(Checkpoint { progress, folder: folder.to_owned(), tensors, states, scaling })
 }
 
 fn is_float32(states: &States) -> bool {

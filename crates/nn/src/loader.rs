@@ -38,8 +38,11 @@ impl Loader {
     /// residual stream takes it.
     pub(crate) fn table(&self, name: &str, rows_are_read: bool) -> Result<Tensor> {
         let (compute, master) = (self.precision.compute(), self.precision.master());
-        let wide = rows_are_read && self.checkpoint.info(name)?.dtype != Dtype::BF16;
-        self.dense(name, if wide { master } else { compute })
+        let dtype = self.checkpoint.info(name)?.dtype;
+        // float16 keeps the bits of the weights of a bfloat16 file but for the very small ones, which it rounds to
+        // multiples of 6e-8.
+        let narrow = dtype == Dtype::BF16 || dtype == Dtype::F16 && compute == Kind::Half;
+        self.dense(name, if rows_are_read && !narrow { master } else { compute })
     }
 
     /// A norm over the residual stream or a head.

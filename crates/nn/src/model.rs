@@ -65,6 +65,7 @@ pub struct Model {
     pub(crate) parameters: Parameters,
     dropout: Dropout,
     neftune: Option<Neftune>,
+    loss_scale: f64,
 }
 
 impl Model {
@@ -110,7 +111,7 @@ impl Model {
         };
         let dropout = Dropout { probability: lora.lora_dropout, seed: *seed };
         let neftune = neftune_noise_alpha.map(|alpha| Neftune { alpha, seed: *seed });
-        Ok(Self { config, decoder, parameters: Parameters::new(parameters)?, dropout, neftune })
+        Ok(Self { config, decoder, parameters: Parameters::new(parameters)?, dropout, neftune, loss_scale: 1.0 })
     }
 
     /// The shape of the base.
@@ -141,6 +142,12 @@ impl Model {
     /// The same, for an optimizer that changes them.
     pub fn trained_mut(&mut self) -> &mut Parameters {
         &mut self.parameters
+    }
+
+    /// Makes gradients those of the loss times `scale`, above 0, from the next pass on; 1 at first. The loss stays as it
+    /// is.
+    pub fn set_loss_scale(&mut self, scale: f64) {
+        self.loss_scale = scale;
     }
 
     /// Sets every gradient to zero.
@@ -228,7 +235,7 @@ impl Model {
         let losses = self.decoder.forward_backward(
             &pass,
             (batch, noise),
-            (&targets, label_count as f64),
+            (&targets, label_count as f64 / self.loss_scale),
             self.parameters.list_mut(),
             observe,
         )?;

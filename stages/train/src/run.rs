@@ -91,7 +91,11 @@ fn prepare<'a>(
     let lora = lora_config(&config.lora);
     let options = ModelOptions {
         lora: lora.clone(),
-        precision: if config.bf16 { Precision::Bf16 } else { Precision::Fp32 },
+        precision: match (config.bf16, config.fp16) {
+            (true, _) => Precision::Bf16,
+            (_, true) => Precision::Fp16,
+            _ => Precision::Fp32,
+        },
         device: runtime.device(),
         neftune_noise_alpha: config.neftune_noise_alpha,
         gradient_checkpointing: config.gradient_checkpointing,
@@ -112,6 +116,7 @@ fn prepare<'a>(
             weight_decay: config.weight_decay,
             max_grad_norm: config.max_grad_norm,
             states: if config.optim.has_8bit_states() { States::EightBit } else { States::Float32 },
+            scales_loss: config.fp16,
         },
         model.trained(),
     )?;
@@ -170,6 +175,9 @@ fn finish(trainer: &Trainer<'_>) -> Result<(), Error> {
     if let Some(name) = find_not_finite(trainer.model.parameters())? {
         return Err(Error::WeightsNotFinite { step: trainer.total, name: name.to_owned() });
     }
+    if config.fp16 && trainer.optimizer.applied() == 0 {
+        return Err(Error::AllSkipped { updates: trainer.total });
+    }
     let output = context.output();
     // The base is known by its digest, in the key; its folder on this machine is nobody's business.
     save_adapter(&output, trainer.model.parameters(), &lora_config(&config.lora), trainer.model.tied(), None)?;
@@ -192,6 +200,9 @@ fn finish(trainer: &Trainer<'_>) -> Result<(), Error> {
     write(&output.join(SUMMARY_FILE), &text)?;
 
     context.figure("updates", summary.updates);
+    if config.fp16 {
+        context.figure("skipped_updates", summary.updates - trainer.optimizer.applied());
+    }
     context.figure("tokens", summary.tokens);
     context.figure("trained_values", summary.trained_values);
     if let Some(last) = trainer.history.last() {

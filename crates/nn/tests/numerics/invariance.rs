@@ -187,12 +187,13 @@ fn a_pass_without_labels_has_no_loss_and_no_gradient() {
 #[test]
 fn the_device_agrees_with_the_cpu() {
     let batch = pack(&rows(), 0);
-    for (precision, tolerance) in [(Precision::Fp32, 1e-5), (Precision::Bf16, 5e-2)] {
+    for (precision, tolerance) in [(Precision::Fp32, 1e-5), (Precision::Bf16, 5e-2), (Precision::Fp16, 1e-2)] {
         let run = |device| {
             let mut options = options(precision, with_dropout(lora(&BOTH)));
             options.device = device;
             let mut model = load("bnb4_untied", &options);
             raise_adapters(&mut model);
+            model.set_loss_scale(1024.0);
             let loss = model.forward_backward(&batch, batch.labels(), 4).unwrap();
             (loss, model)
         };
@@ -212,14 +213,16 @@ fn the_device_agrees_with_the_cpu() {
 #[test]
 fn a_second_run_gives_the_same_bits() {
     let batch = pack(&rows(), 0);
-    let run = || {
-        let mut model = trained("bnb4_tied", Precision::Bf16, with_dropout(lora(&BOTH)), true);
-        let loss = model.forward_backward(&batch, batch.labels(), 2).unwrap();
-        (loss, model)
-    };
-    let ((loss, model), (other_loss, other)) = (run(), run());
-    assert_eq!(loss, other_loss);
-    for (left, right) in model.parameters().iter().zip(other.parameters()) {
-        assert!(left.grad().unwrap().equal(&right.grad().unwrap()), "{}", left.name);
+    for precision in [Precision::Bf16, Precision::Fp16] {
+        let run = || {
+            let mut model = trained("bnb4_tied", precision, with_dropout(lora(&BOTH)), true);
+            let loss = model.forward_backward(&batch, batch.labels(), 2).unwrap();
+            (loss, model)
+        };
+        let ((loss, model), (other_loss, other)) = (run(), run());
+        assert_eq!(loss, other_loss);
+        for (left, right) in model.parameters().iter().zip(other.parameters()) {
+            assert!(left.grad().unwrap().equal(&right.grad().unwrap()), "{precision:?} {}", left.name);
+        }
     }
 }

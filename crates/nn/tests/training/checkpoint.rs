@@ -14,7 +14,15 @@ use super::{parameters, values};
 const SHAPES: &[(&str, &[i64])] = &[("a", &[3, 4]), ("b", &[7]), ("c", &[20, 33])];
 
 fn options(states: States) -> AdamWOptions {
-    AdamWOptions { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.1, max_grad_norm: 1.0, states }
+    AdamWOptions {
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+        max_grad_norm: 1.0,
+        states,
+        scales_loss: false,
+    }
 }
 
 fn progress(updates: u64) -> Progress {
@@ -57,6 +65,35 @@ fn names(folder: &Path) -> Vec<String> {
 fn a_run_goes_on_with_the_same_bytes() {
     goes_on(States::Float32);
     goes_on(States::EightBit);
+}
+
+/// The scale, and which update it was, come back too.
+#[test]
+fn a_run_with_a_scaled_loss_goes_on_with_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = AdamWOptions { scales_loss: true, ..options(States::Float32) };
+    let mut expected = Parameters::new(parameters(SHAPES)).unwrap();
+    let mut optimizer = AdamW::new(options, &expected).unwrap();
+    for overflows in [false, true, false, false] {
+        let grad = expected.list()[0].value().unwrap() * if overflows { f64::INFINITY } else { 1.0 };
+        expected.list_mut()[0].set_grad(&grad).unwrap();
+        optimizer.update(&mut expected, 1e-2).unwrap();
+    }
+    Checkpoints::new(folder.path(), 2).save(&progress(4), &expected, &optimizer).unwrap();
+    let checkpoint = Checkpoints::new(folder.path(), 2).latest().unwrap().checkpoint.unwrap();
+    let mut restored = Parameters::new(parameters(SHAPES)).unwrap();
+    let mut fresh = AdamW::new(options, &restored).unwrap();
+    checkpoint.restore(&mut restored, &mut fresh).unwrap();
+    assert_eq!((fresh.updates(), fresh.applied()), (4, 3));
+    assert_eq!(fresh.loss_scale(), optimizer.loss_scale());
+    assert_eq!(fresh.loss_scale().unwrap().good_updates(), 2);
+    update(&mut expected, &mut optimizer);
+    update(&mut restored, &mut fresh);
+    for (one, other) in expected.list().iter().zip(restored.list()) {
+        assert_eq!(values(one), values(other));
+    }
+    let mut unscaled = AdamW::new(AdamWOptions { scales_loss: false, ..options }, &restored).unwrap();
+    assert!(checkpoint.restore(&mut restored, &mut unscaled).is_err());
 }
 
 fn goes_on(states: States) {

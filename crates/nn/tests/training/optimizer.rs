@@ -52,6 +52,7 @@ fn follow(states: States, of_value: f64, of_way: f64) {
             weight_decay: case.weight_decay,
             max_grad_norm: case.max_grad_norm,
             states,
+            scales_loss: false,
         };
         let list = (0..2)
             .map(|index| {
@@ -124,6 +125,64 @@ fn states_in_8_bits_are_those_of_bitsandbytes() {
     }
 }
 
+/// Gradients of a scaled loss give the bits of those of the loss itself; one that is not finite changes nothing, once.
+#[test]
+fn a_scaled_loss_gives_the_same_bits_and_an_overflow_is_left_out() {
+    let options = |scales_loss, states| AdamWOptions {
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+        max_grad_norm: 0.5,
+        states,
+        scales_loss,
+    };
+    for states in [States::Float32, States::EightBit] {
+        let shapes: &[(&str, &[i64])] = &[("a", &[20, 33]), ("b", &[7])];
+        let mut parameters = [0; 2].map(|_| Parameters::new(super::parameters(shapes)).unwrap());
+        let mut optimizers = [false, true].map(|scales| AdamW::new(options(scales, states), &parameters[0]).unwrap());
+        let set = |parameters: &mut Parameters, update: u64, scale: f64| {
+            for parameter in parameters.list_mut() {
+                let grad = (parameter.value().unwrap() * 0.3 + update as f64) * scale;
+                parameter.set_grad(&grad).unwrap();
+            }
+        };
+        for update in 0..4 {
+            let scale = optimizers[1].loss_scale().unwrap().value();
+            set(&mut parameters[1], update, scale);
+            if update == 2 {
+                // A step that was left out: nothing changes but the scale, and then all is as if it had not been.
+                let before: Vec<_> = parameters[1].list().iter().map(super::values).collect();
+                let grad = parameters[1].list()[1].grad().unwrap() * f64::INFINITY;
+                parameters[1].list_mut()[1].set_grad(&grad).unwrap();
+                let norm = optimizers[1].update(&mut parameters[1], 1e-2).unwrap().read().unwrap();
+                assert!(!norm.is_finite());
+                assert_eq!(parameters[1].list().iter().map(super::values).collect::<Vec<_>>(), before);
+                let scale = optimizers[1].loss_scale().unwrap();
+                assert_eq!((scale.value(), scale.good_updates()), (32768.0, 0));
+                set(&mut parameters[1], update, scale.value());
+            }
+            set(&mut parameters[0], update, 1.0);
+            let norms =
+                [0, 1].map(|which| optimizers[which].update(&mut parameters[which], 1e-2).unwrap().read().unwrap());
+            assert_eq!(norms[0], norms[1]);
+            for (one, other) in parameters[0].list().iter().zip(parameters[1].list()) {
+                assert_eq!(super::values(one), super::values(other), "{states:?} {update}");
+            }
+        }
+        assert_eq!((optimizers[0].updates(), optimizers[0].applied()), (4, 4));
+        assert_eq!((optimizers[1].updates(), optimizers[1].applied()), (5, 4));
+        // Where the loss is not scaled, nothing goes on.
+        let grad = parameters[0].list()[1].grad().unwrap() * f64::NAN;
+        parameters[0].list_mut()[1].set_grad(&grad).unwrap();
+        optimizers[0].update(&mut parameters[0], 1e-2).unwrap();
+        let before = super::values(&parameters[0].list()[0]);
+        set(&mut parameters[0], 5, 1.0);
+        optimizers[0].update(&mut parameters[0], 1e-2).unwrap();
+        assert_eq!(super::values(&parameters[0].list()[0]), before);
+    }
+}
+
 #[test]
 fn a_zero_limit_does_not_clip_and_a_long_gradient_is_cut() {
     let options = |max_grad_norm| AdamWOptions {
@@ -133,6 +192,7 @@ fn a_zero_limit_does_not_clip_and_a_long_gradient_is_cut() {
         weight_decay: 0.0,
         max_grad_norm,
         states: States::Float32,
+        scales_loss: false,
     };
     let moved = |max_grad_norm: f64| {
         let mut parameters = Parameters::new(super::parameters(&[("a", &[3, 4])])).unwrap();

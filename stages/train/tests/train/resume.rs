@@ -3,9 +3,9 @@
 use std::fs;
 
 use pipe_stage::FailureClass;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::harness::{Stage, data, short_run, warnings};
+use crate::harness::{Stage, changed_base, data, short_run, warnings};
 
 fn with_evaluation() -> Stage {
     let mut stage = short_run();
@@ -67,6 +67,42 @@ fn stopping_again_and_again_gets_there() {
 #[test]
 fn stopping_again_and_again_with_states_in_8_bits_gets_there() {
     gets_there(in_8_bits);
+}
+
+/// In float16, on a model whose gradients overflow until the scale is some times smaller.
+fn overflowing() -> Stage {
+    let mut stage = short_run();
+    stage.set("fp16", true);
+    let base = changed_base(&stage, "model.norm.weight", |values| values.iter_mut().for_each(|value| *value *= 30.0));
+    stage.inputs.insert("base".to_owned(), base);
+    stage
+}
+
+#[test]
+fn stopping_again_and_again_in_float16_gets_there() {
+    gets_there(overflowing);
+}
+
+/// As Trainer does it: the samples go on, the schedule waits, and the first update that counts is the first of AdamW.
+#[test]
+fn an_update_that_leaves_float16_is_left_out() {
+    let stage = overflowing();
+    stage.run_to_end();
+    let metrics = stage.metrics();
+    let skips = |line: &Value| line["loss_scale"]["skipped"] == true;
+    assert!(skips(&metrics[0]) && !metrics.iter().all(skips) && metrics[1..].iter().any(skips), "{metrics:?}");
+    let (mut scale, mut good_updates, mut applied) = (65536.0, 0, 0);
+    for line in &metrics {
+        let skipped = skips(line);
+        let expected = json!({ "scale": scale, "good_updates": good_updates, "skipped": skipped });
+        assert_eq!(line["loss_scale"], expected);
+        assert_eq!(line["grad_norm"].is_null(), skipped, "{line}");
+        // Warm-up of two updates, the first of them with the learning rate 0.
+        let rate = 1e-3 * if applied < 2 { f64::from(applied) / 2.0 } else { f64::from(12 - applied) / 10.0 };
+        assert!((line["learning_rate"].as_f64().unwrap() - rate).abs() < 1e-12, "{line}");
+        (scale, good_updates) = if skipped { (scale / 2.0, 0) } else { (scale, good_updates + 1) };
+        applied += i32::from(!skipped);
+    }
 }
 
 fn in_8_bits() -> Stage {

@@ -32,6 +32,16 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A base that is packed already was to be packed in 8 bits.
+    #[error(
+        "{}: the base is quantised to 4 bits already, and `load_in_8bit` packs one that is not: leave it out, or give \
+         the base as it is",
+        path.display()
+    )]
+    AlreadyQuantised {
+        /// The model folder.
+        path: PathBuf,
+    },
     /// A LoRA setting that no model can have.
     #[error("lora.{field}: {problem}")]
     Lora {

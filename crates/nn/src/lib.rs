@@ -2,7 +2,7 @@
 //!
 //! No autograd: forward and backward are written out layer by layer on plain tensors, so that memory and launches can
 //! be seen in one place. The same code runs on the CPU and on CUDA. One decoder with flags serves Qwen3, Qwen2 and
-//! Llama shapes, over dense or NF4 weights.
+//! Llama shapes, over weights that are dense, in NF4, or in 8 bits.
 //!
 //! ```text
 //! Model::load(dir, &ModelOptions)          a Hugging Face folder, dense or bitsandbytes-4bit

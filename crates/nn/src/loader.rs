@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use pipe_hf::{Checkpoint, Dtype, ModelConfig, Parameter as Listed, Role};
-use pipe_kernels::ops::{Nf4, Weight};
+use pipe_kernels::ops::{Nf4, Weight, quantise_int8};
 use pipe_nf4::QuantizedTensor;
 use tch::{Device, Kind, Tensor};
 
@@ -18,15 +18,24 @@ pub(crate) struct Loader {
     epsilon: f64,
     precision: Precision,
     device: Device,
+    load_in_8bit: bool,
 }
 
 impl Loader {
     /// Opens a folder and checks that it has what its configuration says.
-    pub(crate) fn open(dir: &Path, config: &ModelConfig, precision: Precision, device: Device) -> Result<Self> {
+    pub(crate) fn open(
+        dir: &Path,
+        config: &ModelConfig,
+        (precision, device): (Precision, Device),
+        load_in_8bit: bool,
+    ) -> Result<Self> {
+        if load_in_8bit && config.quantization.is_some() {
+            return Err(Error::AlreadyQuantised { path: dir.to_owned() });
+        }
         let checkpoint = Checkpoint::open(dir)?;
         checkpoint.check(config)?;
         let (listed, epsilon) = (config.parameters(), config.rms_norm_eps);
-        Ok(Self { checkpoint, listed, epsilon, precision, device })
+        Ok(Self { checkpoint, listed, epsilon, precision, device, load_in_8bit })
     }
 
     /// A frozen tensor in the type of the residual stream.
@@ -73,6 +82,10 @@ impl Loader {
                 let problem = "is packed, and has no quant_state.bitsandbytes__nf4 beside it: only NF4 is supported";
                 return Err(self.wrong(&name, problem));
             }
+            None if self.load_in_8bit => {
+                let stored = self.stored(&name)?;
+                Weight::Int8(quantise_int8(&stored).map_err(|error| self.wrong(&name, error.to_string()))?)
+            }
             None => Weight::Dense(self.dense(&name, self.precision.compute())?),
             Some(tensor) if tensor.shape() != [output, input] => {
                 let problem =
@@ -85,6 +98,11 @@ impl Loader {
     }
 
     fn dense(&self, name: &str, kind: Kind) -> Result<Tensor> {
+        Ok(self.stored(name)?.f_to_kind(kind)?)
+    }
+
+    /// A tensor in the type that it has in the file, on the device.
+    fn stored(&self, name: &str) -> Result<Tensor> {
         let info = self.checkpoint.info(name)?;
         let stored = match info.dtype {
             Dtype::F32 => Kind::Float,
@@ -94,7 +112,7 @@ impl Loader {
         };
         let shape: Vec<i64> = info.shape.iter().map(|side| *side as i64).collect();
         let bytes = self.checkpoint.read(name)?;
-        Ok(Tensor::f_from_data_size(&bytes, &shape, stored)?.f_to_device(self.device)?.f_to_kind(kind)?)
+        Ok(Tensor::f_from_data_size(&bytes, &shape, stored)?.f_to_device(self.device)?)
     }
 
     fn wrong(&self, name: &str, problem: impl Into<String>) -> Error {

@@ -27,6 +27,9 @@ pub struct ModelOptions {
     pub lora: LoraConfig,
     /// What is computed in.
     pub precision: Precision,
+    /// Hold the linear layers of the blocks in 8 bits, a scale a row, as bitsandbytes' LLM.int8 stores them. They are
+    /// quantised from a base that is not packed yet, and unpacked to the type of the computation for every product.
+    pub load_in_8bit: bool,
     /// Where. A CUDA device needs `pipe_kernels::load_cuda` first.
     pub device: Device,
     /// Keep only each layer's input for the backward pass, and compute the rest again: the same numbers in less memory.
@@ -75,10 +78,10 @@ impl Model {
     /// If the folder or the LoRA settings are not sound, or the device has too little memory.
     pub fn load(dir: &Path, options: &ModelOptions) -> std::result::Result<Self, Error> {
         let _guard = tch::no_grad_guard();
-        let ModelOptions { lora, precision, device, gradient_checkpointing, neftune_noise_alpha, seed } = options;
+        let ModelOptions { lora, precision, device, gradient_checkpointing, neftune_noise_alpha, seed, .. } = options;
         lora.check()?;
         let config = ModelConfig::open(dir)?;
-        let loader = Loader::open(dir, &config, *precision, *device)?;
+        let loader = Loader::open(dir, &config, (*precision, *device), options.load_in_8bit)?;
         let mut parameters = Vec::new();
         let tied = config.tie_word_embeddings;
         let embedding = if lora.saves("embed_tokens") || tied && lora.saves("lm_head") {

@@ -83,7 +83,9 @@ pub struct Config {
     /// it behind each update whose gradients are not finite, which is left out, and by twice as much behind 2000 good
     /// ones. Not with `bf16`, which needs no scale and is faster. Default false.
     pub fp16: bool,
-    /// Hold the base in 8 bits. Not built yet: must be false. Default false.
+    /// Hold the linear layers of the base in 8 bits with a scale for each row, as bitsandbytes stores them (LLM.int8,
+    /// arXiv:2208.07339): they are quantised when the base, which must not be quantised yet, is loaded. They are
+    /// unpacked to multiply, which is more exact than bitsandbytes: it rounds the inputs to 8 bits too. Default false.
     pub load_in_8bit: bool,
     /// Let CUDA multiply float32 matrices in TF32. Default false.
     pub tf32: bool,
@@ -275,13 +277,6 @@ impl Validate for Config {
                 "fp16",
                 "stands beside `bf16`",
                 "keep one of the two; `bf16` where the device has it",
-            );
-        }
-        if self.load_in_8bit {
-            problems.at_with_help(
-                "load_in_8bit",
-                "an 8-bit base is not built yet",
-                "quantize the base to NF4 with a `quantize` stage, and give that stage as `base`",
             );
         }
     }

@@ -96,6 +96,7 @@ fn prepare<'a>(
             (_, true) => Precision::Fp16,
             _ => Precision::Fp32,
         },
+        load_in_8bit: config.load_in_8bit,
         device: runtime.device(),
         neftune_noise_alpha: config.neftune_noise_alpha,
         gradient_checkpointing: config.gradient_checkpointing,

@@ -71,6 +71,8 @@ fn greedy_tokens() {
         let expected = &all[prompt.len()..];
         let loaded = load(&format!("model_{model}"), &options(Precision::Fp32, LoraConfig::default()));
         assert_eq!(loaded.generate(&prompt, expected.len(), &[]).unwrap(), expected);
+        let half = load(&format!("model_{model}"), &options(Precision::Fp16, LoraConfig::default()));
+        assert_eq!(half.generate(&prompt, 3, &[]).unwrap()[0], expected[0]);
         // An end token ends the text and stays in it.
         let end = expected[6];
         let first = expected.iter().position(|token| *token == end).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! Tolerances, relative: float32 1e-5 for the loss, 3e-5 for the norm, and 1e-5 root mean square for the weights, a few
 //! times what two honest implementations of the reference differ by; bfloat16 1e-2, 3e-2 and 1e-3. float16 against
-//! runs in float32: 1e-3, 1e-2 and 1e-3.
+//! runs in float32: 5e-4, 2e-3 and 5e-4.
 
 use std::{fs, path::Path};
 
@@ -18,7 +18,7 @@ struct Tolerance {
 }
 
 const FLOAT32: Tolerance = Tolerance { loss: 1e-5, grad_norm: 3e-5, weights_rms: 1e-5 };
-const FLOAT16: Tolerance = Tolerance { loss: 1e-3, grad_norm: 1e-2, weights_rms: 1e-3 };
+const FLOAT16: Tolerance = Tolerance { loss: 5e-4, grad_norm: 2e-3, weights_rms: 5e-4 };
 const BFLOAT16: Tolerance = Tolerance { loss: 1e-2, grad_norm: 3e-2, weights_rms: 1e-3 };
 
 #[test]

@@ -81,18 +81,20 @@ extern "C" __global__ void sum_of_squares(const __grid_constant__ Gradient gradi
     if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 
-// One block of 256 threads. clip: the norm, the factor of the gradient, and 1 where the update may go on.
-extern "C" __global__ void clip(const double* partials, int count, float max_norm, int* sticky, float* clip) {
+// One block of 256 threads. clip: the norm, the factor of the gradient, and 1 where the update may go on. The gradient
+// is to be multiplied by `unscale`, a power of two, before anything else.
+extern "C" __global__ void clip(const double* partials, int count, float max_norm, float unscale, int* sticky,
+                                float* clip) {
     double sum = 0.0;
     for (int i = threadIdx.x; i < count; i += 256) sum += partials[i];
     sum = block_sum_of_doubles(sum);
     if (threadIdx.x != 0) return;
-    const float norm = float(sqrt(sum));
+    const float norm = float(sqrt(sum) * double(unscale));
     // False for NaN too.
     const bool finite = norm < __uint_as_float(0x7F800000u);
     if (!finite) *sticky = 1;
     clip[0] = norm;
-    clip[1] = max_norm > 0.0f && finite ? fminf(max_norm / (norm + 1e-6f), 1.0f) : 1.0f;
+    clip[1] = (max_norm > 0.0f && finite ? fminf(max_norm / (norm + 1e-6f), 1.0f) : 1.0f) * unscale;
     clip[2] = *sticky == 0 ? 1.0f : 0.0f;
 }
 

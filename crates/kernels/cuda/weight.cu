@@ -10,8 +10,8 @@ __device__ const u32 CODE_BITS[16] = {
 
 // One projection. Laid out in words of 8 bytes, as the host fills it.
 struct Part {
-    const void* values;  // codes, or a dense weight where `scales` is null
-    const void* scales;  // float, or bytes where there is a map
+    const void* values;  // codes, or a dense weight
+    const void* scales;  // float, or bytes where there is a map; of a row in 8 bits the largest magnitude
     const float* map;
     const float* absmax;
     const float* b;     // [rows, rank], null without an adapter
@@ -26,6 +26,8 @@ struct Part {
     int rank;
     int column;         // first column of the adapter
     int bias_is_float;  // else `element`
+    u32 bits;           // of a code, 4 or 8; 0 of a dense weight
+    u32 unused;
 };
 struct Parts {
     Part parts[3];
@@ -43,6 +45,11 @@ __device__ __forceinline__ float scale_of(const Part& part, u64 index) {
     // A scale of scales is asked for by 32 bits: a weight has fewer than 2^37 values.
     const float absmax = part.absmax[u32(index) / part.nested_block];
     return __fadd_rn(__fmul_rn(part.map[code], absmax), part.offset);
+}
+
+// What a code of 8 bits in a row is multiplied by.
+__device__ __forceinline__ float row_scale(const Part& part, u32 row) {
+    return __fmul_rn(static_cast<const float*>(part.scales)[row], 1.0f / 127.0f);
 }
 
 // What stands in a column behind the weight's own.
@@ -80,9 +87,9 @@ __device__ __forceinline__ void narrow_all(const float (&from)[8], Eight& to_) {
 #endif
 }
 
-// Rows of a multiple of 8 values, scales for 64 or a larger power of two, everything aligned. Blocks of 128 threads;
-// a warp unpacks 1024 flat values of a part, in four chunks: the codes of 8 values a lane make one store of 16 bytes,
-// side by side over the warp. The blocks from `first_extra_block` on write the columns behind the weight's.
+// Rows of a multiple of 8 values, scales for a row or for 64 or a larger power of two, everything aligned. Blocks of 128
+// threads; a warp unpacks 1024 flat values of a part, in four chunks: the codes of 8 values a lane make one store of 16
+// bytes, side by side over the warp. The blocks from `first_extra_block` on write the columns behind the weight's.
 extern "C" __global__ void __launch_bounds__(128) weight(const __grid_constant__ Parts group, element* out) {
     if (blockIdx.x >= group.first_extra_block) {
         const u32 per_row = (group.columns - group.width) / 8;
@@ -108,7 +115,7 @@ extern "C" __global__ void __launch_bounds__(128) weight(const __grid_constant__
     if (first >= count) return;
     out += u64(part.first_row) * group.columns;
 
-    if (!part.scales) {
+    if (part.bits == 0) {
         const Eight* in = static_cast<const Eight*>(part.values);
         Eight eights[4];
 #pragma unroll
@@ -122,6 +129,30 @@ extern "C" __global__ void __launch_bounds__(128) weight(const __grid_constant__
             const u32 row = at / per_row;
             if (at >= count) continue;
             *reinterpret_cast<Eight*>(out + u64(row) * group.columns + (at - row * per_row) * 8) = eights[j];
+        }
+        return;
+    }
+
+    if (part.bits == 8) {
+        const u64* eights = static_cast<const u64*>(part.values);
+        u64 words[4];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            const u32 at = first + j * 32 + lane;
+            words[j] = at < count ? eights[at] : 0;
+        }
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            const u32 at = first + j * 32 + lane;
+            const u32 row = at / per_row;
+            if (at >= count) continue;
+            const float scale = row_scale(part, row);
+            float values[8];
+#pragma unroll
+            for (int i = 0; i < 8; ++i) values[i] = __fmul_rn(float(static_cast<signed char>(words[j] >> (8 * i))), scale);
+            Eight eight;
+            narrow_all(values, eight);
+            *reinterpret_cast<Eight*>(out + u64(row) * group.columns + (at - row * per_row) * 8) = eight;
         }
         return;
     }
@@ -168,8 +199,11 @@ extern "C" __global__ void weight_plain(const __grid_constant__ Parts group, ele
         value = extra(group, part, own_row, int(column));
     } else {
         const u64 at = u64(own_row) * group.width + column;
-        if (!part.scales) {
+        if (part.bits == 0) {
             value = static_cast<const element*>(part.values)[at];
+        } else if (part.bits == 8) {
+            const float code = float(static_cast<const signed char*>(part.values)[at]);
+            value = to<element>(__fmul_rn(code, row_scale(part, own_row)));
         } else {
             const u8 byte = static_cast<const u8*>(part.values)[at >> 1];
             const u32 code = at & 1 ? byte & 15 : byte >> 4;

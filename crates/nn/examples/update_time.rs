@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use pipe_nn::{
     LoraConfig, Model, ModelOptions, PackedBatch, Precision, Residency, Sample,
-    optimizer::{AdamW, AdamWOptions},
+    optimizer::{AdamW, AdamWOptions, States},
     runtime::{Runtime, RuntimeOptions},
 };
 
@@ -34,6 +34,7 @@ fn main() {
         keep_unpacked: !flag("--unpack-twice"),
         embedding_on_host: flag("--embedding-on-host"),
     };
+    let optim = arguments.iter().position(|argument| argument == "--optim").map(|at| arguments[at + 1].as_str());
     let lengths: Vec<usize> = serde_json::from_slice(&std::fs::read(&arguments[1]).unwrap()).unwrap();
 
     let begin = Instant::now();
@@ -42,7 +43,16 @@ fn main() {
     let mut model =
         Model::load(arguments[0].as_ref(), &options(runtime.device(), !flag("--no-save"), residency)).unwrap();
     let load_s = begin.elapsed().as_secs_f64();
-    let optimizer = AdamWOptions { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 };
+    let states = if optim == Some("adamw_8bit") { States::EightBit } else { States::Float32 };
+    let optimizer = AdamWOptions {
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+        max_grad_norm: 1.0,
+        states,
+        scales_loss: false,
+    };
     let mut optimizer = AdamW::new(optimizer, model.trained()).unwrap();
     let vocab_size = model.config().vocab_size;
     let mut lengths = lengths.into_iter().cycle().map(|length| if flag("--full") { LONGEST } else { length });

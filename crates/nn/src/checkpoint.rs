@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! manifest.json   update, threads, device, tensors with shapes, and the digest of every other file
-//! tensors.f32     value, running mean and running square of every parameter, little-endian float32, one by one
+//! tensors.f32     value, running mean and running square of every parameter, little-endian float32, one by one; with
+//!                 states in 8 bits the codes of both, in bytes, and the scales of both, in the place of the means
 //! ...             what the stage keeps beside them, such as its metrics so far
 //! ```
 //!
@@ -22,7 +23,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Parameter, Parameters, optimizer::AdamW, transfer};
+use crate::{
+    Parameter, Parameters,
+    optimizer::{AdamW, Scaling, States},
+    transfer,
+};
 
 const PREFIX: &str = "checkpoint-";
 const UNFINISHED: &str = "unfinished-checkpoint";
@@ -58,6 +63,8 @@ pub struct Checkpoint {
     pub progress: Progress,
     folder: PathBuf,
     tensors: Vec<TensorShape>,
+    states: States,
+    scaling: Option<Scaling>,
 }
 
 /// What [`Checkpoints::latest`] found.
@@ -93,8 +100,8 @@ pub enum CheckpointError {
     /// The manifest could not be written as JSON.
     #[error("cannot describe the checkpoint")]
     Manifest(#[from] serde_json::Error),
-    /// The checkpoint holds other parameters than the model.
-    #[error("the checkpoint {} is of another model; remove it to start over", .folder.display())]
+    /// The checkpoint holds other parameters than the model, or other states than the optimizer.
+    #[error("the checkpoint {} is of another model or optimizer; remove it to start over", .folder.display())]
     OtherModel {
         /// The checkpoint.
         folder: PathBuf,
@@ -109,6 +116,12 @@ struct Manifest {
     threads: usize,
     device: String,
     tensors: Vec<TensorShape>,
+    /// Not written for float32.
+    #[serde(default, skip_serializing_if = "is_float32")]
+    states: States,
+    /// Only where the loss is scaled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scaling: Option<Scaling>,
     /// BLAKE3 by file name.
     digests: BTreeMap<String, String>,
 }
@@ -145,6 +158,8 @@ impl Checkpoints {
             threads: progress.threads,
             device: progress.device.clone(),
             tensors: shapes(parameters.list()),
+            states: optimizer.states(),
+            scaling: optimizer.scaling(),
             digests,
         };
         let digest = write_file(&unfinished.join(MANIFEST), &serde_json::to_vec_pretty(&manifest)?)?;
@@ -208,14 +223,17 @@ impl Checkpoint {
     /// # Errors
     /// If they are of another model, or cannot be read.
     pub fn restore(&self, parameters: &mut Parameters, optimizer: &mut AdamW) -> Result<(), CheckpointError> {
-        if shapes(parameters.list()) != self.tensors {
+        let same_optimizer =
+            optimizer.states() == self.states && optimizer.scaling().is_some() == self.scaling.is_some();
+        if shapes(parameters.list()) != self.tensors || !same_optimizer {
             return Err(CheckpointError::OtherModel { folder: self.folder.clone() });
         }
         let path = self.folder.join(TENSORS);
         let mut file = File::open(&path).map_err(io("open", &path))?;
-        optimizer.restore(self.progress.updates);
+        optimizer.restore(self.progress.updates, self.scaling);
         for index in 0..parameters.list().len() {
-            let mut states = optimizer.states(parameters, index).map_err(copy_error(&parameters.list()[index].name))?;
+            let mut states =
+                optimizer.states_of(parameters, index).map_err(copy_error(&parameters.list()[index].name))?;
             let parameter = &mut parameters.list_mut()[index];
             for value in std::iter::once(&mut parameter.value).chain(&mut states) {
                 let read = |_, bytes: &mut [u8]| file.read_exact(bytes).map_err(io("read", &path));
@@ -254,9 +272,13 @@ fn open(folder: &Path, name: &str) -> Result<Checkpoint, String> {
             return Err(format!("{file} was changed"));
         }
     }
-    let Manifest { updates, threads, device, tensors, .. } = manifest;
+    let Manifest { updates, threads, device, tensors, states, scaling, .. } = manifest;
     let progress = Progress { updates, threads, device, files };
-    Ok(Checkpoint { progress, folder: folder.to_owned(), tensors })
+    Ok(Checkpoint { progress, folder: folder.to_owned(), tensors, states, scaling })
+}
+
+fn is_float32(states: &States) -> bool {
+    *states == States::Float32
 }
 
 fn shapes(parameters: &[Parameter]) -> Vec<TensorShape> {
@@ -270,7 +292,7 @@ fn write_tensors(path: &Path, parameters: &Parameters, optimizer: &AdamW) -> Res
     let mut writer = BufWriter::new(file);
     let mut hasher = blake3::Hasher::new();
     for (index, parameter) in parameters.list().iter().enumerate() {
-        let states = optimizer.states(parameters, index).map_err(copy_error(&parameter.name))?;
+        let states = optimizer.states_of(parameters, index).map_err(copy_error(&parameter.name))?;
         for value in std::iter::once(&parameter.value).chain(&states) {
             let write = |_, bytes: &[u8]| {
                 hasher.update(bytes);

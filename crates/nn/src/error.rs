@@ -32,6 +32,16 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A base that is packed already was to be packed in 8 bits.
+    #[error(
+        "{}: the base is quantised to 4 bits already, and `load_in_8bit` packs one that is not: leave it out, or give \
+         the base as it is",
+        path.display()
+    )]
+    AlreadyQuantised {
+        /// The model folder.
+        path: PathBuf,
+    },
     /// A LoRA setting that no model can have.
     #[error("lora.{field}: {problem}")]
     Lora {
@@ -68,9 +78,6 @@ pub enum Error {
         /// The parameter.
         name: String,
     },
-    /// States of an optimizer that cannot be read as tensors of the parameter's shape.
-    #[error("the states of this optimizer are kept in 8 bits")]
-    States,
     /// Fewer inputs of layers than layers: a mistake of this crate.
     #[error("the input of a layer is missing in the backward pass")]
     LayerInputs,

@@ -2,7 +2,7 @@
 //!
 //! No autograd: forward and backward are written out layer by layer on plain tensors, so that memory and launches can
 //! be seen in one place. The same code runs on the CPU and on CUDA. One decoder with flags serves Qwen3, Qwen2 and
-//! Llama shapes, over dense or NF4 weights.
+//! Llama shapes, over weights that are dense, in NF4, or in 8 bits.
 //!
 //! ```text
 //! Model::load(dir, &ModelOptions)          a Hugging Face folder, dense or bitsandbytes-4bit
@@ -33,6 +33,7 @@ mod layer;
 mod layer_inputs;
 mod loader;
 mod lora;
+mod loss_scale;
 mod model;
 mod neftune;
 mod norm;
@@ -56,6 +57,7 @@ pub mod schedule;
 pub use batch::{IGNORED_LABEL, PackedBatch, Sample};
 pub use error::Error;
 pub use lora::{LoraConfig, TARGET_MODULES};
+pub use loss_scale::LossScale;
 pub use model::{BatchLoss, Model, ModelOptions, PendingLoss};
 pub use parameter::{Parameter, Parameters};
 pub use pipe_memory::Residency;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use pipe_hf::{Checkpoint, Dtype, ModelConfig, Parameter as Listed, Role};
-use pipe_kernels::ops::{Nf4, Weight};
+use pipe_kernels::ops::{Nf4, Weight, quantise_int8};
 use pipe_nf4::QuantizedTensor;
 use tch::{Device, Kind, Tensor};
 
@@ -18,15 +18,24 @@ pub(crate) struct Loader {
     epsilon: f64,
     precision: Precision,
     device: Device,
+    load_in_8bit: bool,
 }
 
 impl Loader {
     /// Opens a folder and checks that it has what its configuration says.
-    pub(crate) fn open(dir: &Path, config: &ModelConfig, precision: Precision, device: Device) -> Result<Self> {
+    pub(crate) fn open(
+        dir: &Path,
+        config: &ModelConfig,
+        (precision, device): (Precision, Device),
+        load_in_8bit: bool,
+    ) -> Result<Self> {
+        if load_in_8bit && config.quantization.is_some() {
+            return Err(Error::AlreadyQuantised { path: dir.to_owned() });
+        }
         let checkpoint = Checkpoint::open(dir)?;
         checkpoint.check(config)?;
         let (listed, epsilon) = (config.parameters(), config.rms_norm_eps);
-        Ok(Self { checkpoint, listed, epsilon, precision, device })
+        Ok(Self { checkpoint, listed, epsilon, precision, device, load_in_8bit })
     }
 
     /// A frozen tensor in the type of the residual stream.
@@ -37,15 +46,21 @@ impl Loader {
     /// An embedding or a head: in the type of the computation, or in float32 where the file has that and the
     /// residual stream takes it.
     pub(crate) fn table(&self, name: &str, rows_are_read: bool) -> Result<Tensor> {
-        let (compute, master) = (self.precision.compute(), self.precision.master());
-        let wide = rows_are_read && self.checkpoint.info(name)?.dtype != Dtype::BF16;
-        self.dense(name, if wide { master } else { compute })
+        self.dense(name, self.table_kind(name, rows_are_read)?)
     }
 
     /// An embedding that stays in the memory of the host.
     pub(crate) fn table_on_host(&self, name: &str) -> Result<Tensor> {
-        let kind = if self.checkpoint.info(name)?.dtype == Dtype::BF16 { Kind::BFloat16 } else { Kind::Float };
-        self.dense_on(name, kind, Device::Cpu)
+        Ok(self.on_host(name)?.f_to_kind(self.table_kind(name, true)?)?)
+    }
+
+    fn table_kind(&self, name: &str, rows_are_read: bool) -> Result<Kind> {
+        let (compute, master) = (self.precision.compute(), self.precision.master());
+        let dtype = self.checkpoint.info(name)?.dtype;
+        // float16 keeps the bits of the weights of a bfloat16 file but for the very small ones, which it rounds to
+        // multiples of 6e-8.
+        let narrow = dtype == Dtype::BF16 || dtype == Dtype::F16 && compute == Kind::Half;
+        Ok(if rows_are_read && !narrow { master } else { compute })
     }
 
     /// A norm over the residual stream or a head.
@@ -76,6 +91,10 @@ impl Loader {
                 let problem = "is packed, and has no quant_state.bitsandbytes__nf4 beside it: only NF4 is supported";
                 return Err(self.wrong(&name, problem));
             }
+            None if self.load_in_8bit => {
+                let stored = self.stored(&name)?;
+                Weight::Int8(quantise_int8(&stored).map_err(|error| self.wrong(&name, error.to_string()))?)
+            }
             None => Weight::Dense(self.dense(&name, self.precision.compute())?),
             Some(tensor) if tensor.shape() != [output, input] => {
                 let problem =
@@ -88,10 +107,15 @@ impl Loader {
     }
 
     fn dense(&self, name: &str, kind: Kind) -> Result<Tensor> {
-        self.dense_on(name, kind, self.device)
+        Ok(self.stored(name)?.f_to_kind(kind)?)
     }
 
-    fn dense_on(&self, name: &str, kind: Kind, device: Device) -> Result<Tensor> {
+    /// A tensor in the type that it has in the file, on the device.
+    fn stored(&self, name: &str) -> Result<Tensor> {
+        Ok(self.on_host(name)?.f_to_device(self.device)?)
+    }
+
+    fn on_host(&self, name: &str) -> Result<Tensor> {
         let info = self.checkpoint.info(name)?;
         let stored = match info.dtype {
             Dtype::F32 => Kind::Float,
@@ -101,7 +125,7 @@ impl Loader {
         };
         let shape: Vec<i64> = info.shape.iter().map(|side| *side as i64).collect();
         let bytes = self.checkpoint.read(name)?;
-        Ok(Tensor::f_from_data_size(&bytes, &shape, stored)?.f_to_device(device)?.f_to_kind(kind)?)
+        Ok(Tensor::f_from_data_size(&bytes, &shape, stored)?)
     }
 
     fn wrong(&self, name: &str, problem: impl Into<String>) -> Error {

@@ -28,6 +28,9 @@ pub struct ModelOptions {
     pub lora: LoraConfig,
     /// What is computed in.
     pub precision: Precision,
+    /// Hold the linear layers of the blocks in 8 bits, a scale a row, as bitsandbytes' LLM.int8 stores them. They are
+    /// quantised from a base that is not packed yet, and unpacked to the type of the computation for every product.
+    pub load_in_8bit: bool,
     /// Where. A CUDA device needs `pipe_kernels::load_cuda` first.
     pub device: Device,
     /// What of an update stays in the device's memory: no choice changes a number.
@@ -68,6 +71,7 @@ pub struct Model {
     inputs: LayerInputs,
     dropout: Dropout,
     neftune: Option<Neftune>,
+    loss_scale: f64,
 }
 
 impl Model {
@@ -77,10 +81,10 @@ impl Model {
     /// If the folder or the LoRA settings are not sound, or the device has too little memory.
     pub fn load(dir: &Path, options: &ModelOptions) -> std::result::Result<Self, Error> {
         let _guard = tch::no_grad_guard();
-        let ModelOptions { lora, precision, device, residency, neftune_noise_alpha, seed } = options;
+        let ModelOptions { lora, precision, device, residency, neftune_noise_alpha, seed, .. } = options;
         lora.check()?;
         let config = ModelConfig::open(dir)?;
-        let loader = Loader::open(dir, &config, *precision, *device)?;
+        let loader = Loader::open(dir, &config, (*precision, *device), options.load_in_8bit)?;
         let mut parameters = Vec::new();
         let tied = config.tie_word_embeddings;
         let embedding = if lora.saves("embed_tokens") || tied && lora.saves("lm_head") {
@@ -116,7 +120,7 @@ impl Model {
         let dropout = Dropout { probability: lora.lora_dropout, seed: *seed };
         let neftune = neftune_noise_alpha.map(|alpha| Neftune { alpha, seed: *seed });
         let (parameters, inputs) = (Parameters::new(parameters)?, LayerInputs::new(*residency, *device)?);
-        Ok(Self { config, decoder, parameters, inputs, dropout, neftune })
+        Ok(Self { config, decoder, parameters, inputs, dropout, neftune, loss_scale: 1.0 })
     }
 
     /// The shape of the base.
@@ -147,6 +151,12 @@ impl Model {
     /// The same, for an optimizer that changes them.
     pub fn trained_mut(&mut self) -> &mut Parameters {
         &mut self.parameters
+    }
+
+    /// Makes gradients those of the loss times `scale`, above 0, from the next pass on; 1 at first. The loss stays as it
+    /// is.
+    pub fn set_loss_scale(&mut self, scale: f64) {
+        self.loss_scale = scale;
     }
 
     /// Sets every gradient to zero.
@@ -234,7 +244,7 @@ impl Model {
         let losses = self.decoder.forward_backward(
             &pass,
             (batch, noise),
-            (&targets, label_count as f64),
+            (&targets, label_count as f64 / self.loss_scale),
             (self.parameters.list_mut(), &mut self.inputs),
             observe,
         )?;

@@ -7,10 +7,11 @@ use pipe_kernels::{
         sum_of_squares_rows,
     },
 };
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::{
-    Error, Parameters,
+    Error, LossScale, Parameters,
     error::Result,
     parameter::{Gradient, Value},
     table_gradient::Rows,
@@ -18,6 +19,18 @@ use crate::{
 
 /// Values of a table whose gradient is computed at once: 64 MiB.
 const BLOCK_VALUES: i64 = 1 << 24;
+
+/// How AdamW keeps its running means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum States {
+    /// As they are: 8 bytes a trained value.
+    #[default]
+    Float32,
+    /// In codes of 8 bits with a scale for 256 values, of every tensor, however small: 2 bytes a trained value.
+    /// [`Moments::EightBit`] says how.
+    EightBit,
+}
 
 /// What AdamW and clipping are told.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,6 +45,11 @@ pub struct AdamWOptions {
     pub weight_decay: f64,
     /// Longest gradient over all tensors (L2); 0 does not clip.
     pub max_grad_norm: f64,
+    /// How the running means are kept.
+    pub states: States,
+    /// Whether the gradients are those of the loss times [`AdamW::loss_scale`], and an update whose gradients are not
+    /// finite is left out, once; without, such an update ends the run.
+    pub scales_loss: bool,
 }
 
 /// AdamW: the running means of a model's parameters, which stay the same from update to update.
@@ -43,6 +61,9 @@ pub struct AdamWOptions {
 pub struct AdamW {
     options: AdamWOptions,
     updates: u64,
+    /// Those among them that changed nothing.
+    skipped: u64,
+    loss_scale: Option<LossScale>,
     /// Of all matrices, flat.
     matrices: Moments,
     /// Of the tables, by the number of the parameter.
@@ -55,7 +76,21 @@ pub struct AdamW {
 
 /// The norm of an update's gradient, before clipping, which the device may still be computing.
 #[derive(Debug)]
-pub struct PendingNorm(Readback);
+pub struct PendingNorm(Norm);
+
+#[derive(Debug)]
+enum Norm {
+    Computed(Readback),
+    Known(f64),
+}
+
+/// What a checkpoint keeps of an optimizer beside its tensors, where the loss is scaled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Scaling {
+    scale: LossScale,
+    skipped: u64,
+}
 
 impl PendingNorm {
     /// The norm. Waits until the device has come so far.
@@ -63,7 +98,10 @@ impl PendingNorm {
     /// # Errors
     /// If the device failed.
     pub fn read(self) -> std::result::Result<f64, Error> {
-        Ok(self.0.read()?.first().copied().unwrap_or(0.0))
+        match self.0 {
+            Norm::Computed(readback) => Ok(readback.read()?.first().copied().unwrap_or(0.0)),
+            Norm::Known(norm) => Ok(norm),
+        }
     }
 }
 
@@ -75,12 +113,16 @@ impl AdamW {
     pub fn new(options: AdamWOptions, parameters: &Parameters) -> std::result::Result<Self, Error> {
         let (flat, _) = parameters.flat();
         let (kind, device) = (flat.f_kind()?, flat.device());
+        let moments = |count| match options.states {
+            States::Float32 => Moments::new(count, kind, device),
+            States::EightBit => Moments::eight_bit(count, device),
+        };
         let mut tables = Vec::new();
         let mut partials = partials_of(flat.numel() as i64);
         for (index, parameter) in parameters.list().iter().enumerate() {
             if let Gradient::Table(_) = parameter.gradient {
                 let (rows, width) = matrix_size(parameter.size());
-                tables.push((index, Moments::new(rows * width, kind, device)?));
+                tables.push((index, moments(rows * width)?));
                 partials +=
                     blocks(rows, width).map(|block| partials_of((block.end - block.start) * width)).sum::<i64>();
             }
@@ -88,42 +130,74 @@ impl AdamW {
         Ok(Self {
             options,
             updates: 0,
-            matrices: Moments::new(flat.numel() as i64, kind, device)?,
+            skipped: 0,
+            loss_scale: options.scales_loss.then(LossScale::default),
+            matrices: moments(flat.numel() as i64)?,
             tables,
             partials: Tensor::f_zeros([partials], (Kind::Double, device))?,
             broken: Tensor::f_zeros([1], (Kind::Int, device))?,
         })
     }
 
-    /// Updates done.
+    /// Updates done, those included that were left out.
     pub fn updates(&self) -> u64 {
         self.updates
     }
 
-    /// Goes on as if `updates` updates had been done.
-    pub(crate) fn restore(&mut self, updates: u64) {
-        self.updates = updates;
+    /// Updates that changed something, which is what the schedule of a run goes by.
+    pub fn applied(&self) -> u64 {
+        self.updates - self.skipped
     }
 
-    /// The running means of parameter `index`, of its shape: of the gradient, and of its square. Writing them changes
-    /// the states.
-    pub(crate) fn states(&self, parameters: &Parameters, index: usize) -> Result<[Value; 2]> {
+    /// What the loss of the next update must be multiplied by, if it must be.
+    pub fn loss_scale(&self) -> Option<LossScale> {
+        self.loss_scale
+    }
+
+    pub(crate) fn scaling(&self) -> Option<Scaling> {
+        self.loss_scale.map(|scale| Scaling { scale, skipped: self.skipped })
+    }
+
+    /// Goes on as if `updates` updates had been done.
+    pub(crate) fn restore(&mut self, updates: u64, scaling: Option<Scaling>) {
+        self.updates = updates;
+        self.skipped = scaling.map_or(0, |scaling| scaling.skipped);
+        self.loss_scale = scaling.map(|scaling| scaling.scale);
+    }
+
+    /// How the running means are kept.
+    pub(crate) fn states(&self) -> States {
+        self.options.states
+    }
+
+    /// The tensors that are the running means of parameter `index`: those of the gradient and of its square, of the
+    /// parameter's shape; in 8 bits the codes of both, then the scales of both, flat. Writing them changes the states.
+    pub(crate) fn states_of(&self, parameters: &Parameters, index: usize) -> Result<Vec<Value>> {
         let table = self.tables.iter().find(|(table, _)| *table == index);
         let moments = table.map_or(&self.matrices, |(_, moments)| moments);
-        let (mean, square) = match moments {
-            Moments::Float32 { mean, square } => (mean, square),
-            Moments::EightBit { .. } => return Err(Error::States),
-        };
         let size = parameters.list()[index].size();
-        let part = |flat: &Tensor| match table {
+        let whole = |flat: &Tensor| match table {
             Some(_) => Ok(flat.f_view(size)?),
             None => parameters.part_of(flat, index),
         };
-        Ok([Value::Whole(part(mean)?), Value::Whole(part(square)?)])
+        // A parameter begins with a block of its own.
+        let scales = |flat: &Tensor| match table {
+            Some(_) => Ok(flat.shallow_clone()),
+            None => parameters.blocks_of(flat, index),
+        };
+        let tensors = match moments {
+            Moments::Float32 { mean, square } => vec![whole(mean)?, whole(square)?],
+            Moments::EightBit { mean, square, mean_scales, square_scales, .. } => {
+                vec![whole(mean)?, whole(square)?, scales(mean_scales)?, scales(square_scales)?]
+            }
+        };
+        Ok(tensors.into_iter().map(Value::Whole).collect())
     }
 
     /// Clips the gradients and updates every parameter with them. If their norm is not finite, nothing changes, neither
-    /// now nor with any later update.
+    /// now nor with any later update; where the loss is scaled, the scale is halved and later updates go on.
+    ///
+    /// Waits for the device where the loss is scaled.
     ///
     /// # Errors
     /// If the device has no memory for the blocks of a table's gradient.
@@ -134,9 +208,8 @@ impl AdamW {
     ) -> std::result::Result<PendingNorm, Error> {
         let _guard = tch::no_grad_guard();
         let clipped = self.measure(parameters)?;
-        self.updates += 1;
         let AdamWOptions { beta1, beta2, epsilon, weight_decay, .. } = self.options;
-        let step = AdamWStep { learning_rate, beta1, beta2, epsilon, weight_decay, update: self.updates };
+        let step = AdamWStep { learning_rate, beta1, beta2, epsilon, weight_decay, update: self.applied() + 1 };
         let (values, grads) = parameters.flat();
         if values.numel() > 0 {
             adamw(values, grads, &self.matrices, &step, &clipped)?;
@@ -154,7 +227,13 @@ impl AdamW {
                 adamw_rows(table, block, &rows.gradient(), moments, &step, &clipped)?;
             }
         }
-        Ok(PendingNorm(Readback::new(&clipped)?))
+        let norm = Readback::new(&clipped)?;
+        self.updates += 1;
+        let Some(scale) = &mut self.loss_scale else { return Ok(PendingNorm(Norm::Computed(norm))) };
+        let norm = norm.read()?.first().copied().unwrap_or(0.0);
+        scale.take(norm.is_finite());
+        self.skipped += u64::from(!norm.is_finite());
+        Ok(PendingNorm(Norm::Known(norm)))
     }
 
     /// The norm of all gradients together, and what follows from it.
@@ -179,7 +258,15 @@ impl AdamW {
                 next += partials_of(count);
             }
         }
-        Ok(clip(&self.partials, self.options.max_grad_norm, &self.broken)?)
+        let scale = match &self.loss_scale {
+            Some(scale) => {
+                // What broke an earlier update does not break this one.
+                let _ = self.broken.shallow_clone().f_zero_()?;
+                scale.value()
+            }
+            None => 1.0,
+        };
+        Ok(clip(&self.partials, self.options.max_grad_norm, scale, &self.broken)?)
     }
 }
 

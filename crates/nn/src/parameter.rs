@@ -20,7 +20,7 @@ pub struct Parameter {
     pub(crate) gradient: Gradient,
 }
 
-/// The weights, float32 (float64 where everything is).
+/// The weights, float32 (float64 where everything is); also the states of an optimizer, whose codes are bytes.
 #[derive(Debug)]
 pub(crate) enum Value {
     /// As they are; with others of its model in one flat tensor.
@@ -247,6 +247,14 @@ impl Parameters {
     /// The part of a tensor like the flat ones that belongs to parameter `index`, which is a matrix.
     pub(crate) fn part_of(&self, flat: &Tensor, index: usize) -> Result<Tensor> {
         part(flat, self.offsets[index], &self.list[index].shape)
+    }
+
+    /// The part of a flat tensor with one value for [`ALIGNMENT`] of the others that belongs to parameter `index`,
+    /// which is a matrix.
+    pub(crate) fn blocks_of(&self, flat: &Tensor, index: usize) -> Result<Tensor> {
+        let count: i64 = self.list[index].shape.iter().product();
+        let first = self.offsets[index].unwrap_or(0) / ALIGNMENT;
+        Ok(flat.f_narrow(0, first, (count + ALIGNMENT - 1) / ALIGNMENT)?)
     }
 }
 

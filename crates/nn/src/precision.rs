@@ -13,6 +13,9 @@ pub enum Precision {
     Fp32,
     /// bfloat16 products, everything else float32.
     Bf16,
+    /// The same with float16 in the place of bfloat16: three bits more of each value, and none above 65504. Gradients
+    /// are those of the loss times [`Model::set_loss_scale`](crate::Model::set_loss_scale).
+    Fp16,
     /// float64 throughout: what finite differences need, nothing else.
     Fp64,
 }
@@ -23,6 +26,7 @@ impl Precision {
         match self {
             Self::Fp32 => Kind::Float,
             Self::Bf16 => Kind::BFloat16,
+            Self::Fp16 => Kind::Half,
             Self::Fp64 => Kind::Double,
         }
     }
@@ -30,7 +34,7 @@ impl Precision {
     /// The type of the residual stream, norms, softmax, trained weights and gradients.
     pub(crate) fn master(self) -> Kind {
         match self {
-            Self::Fp32 | Self::Bf16 => Kind::Float,
+            Self::Fp32 | Self::Bf16 | Self::Fp16 => Kind::Float,
             Self::Fp64 => Kind::Double,
         }
     }

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Compute in bfloat16 where a Transformers run under autocast does. False computes in float32. Default false.
     pub bf16: bool,
+    /// Hold the linear layers of the base in 8 bits, as train's field of this name does. Default false.
+    pub load_in_8bit: bool,
     /// Let CUDA multiply float32 matrices in TF32. Default false.
     pub tf32: bool,
     /// The most tokens to compute in one pass, 1 or more; a longer sample still runs whole. Default 4096.
@@ -31,6 +33,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             bf16: false,
+            load_in_8bit: false,
             tf32: false,
             max_tokens_per_pass: 4096,
             per_sample: false,

@@ -132,6 +132,7 @@ fn load_model(config: &Config, context: &Context, base: &Path, runtime: &Runtime
     let options = ModelOptions {
         lora: adapter.as_ref().map_or_else(LoraConfig::default, |adapter| adapter.lora().clone()),
         precision: if config.bf16 { Precision::Bf16 } else { Precision::Fp32 },
+        load_in_8bit: config.load_in_8bit,
         device: runtime.device(),
         neftune_noise_alpha: None,
         residency: Residency::unbounded(false),

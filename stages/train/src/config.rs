@@ -53,7 +53,7 @@ pub struct Config {
     pub adam_beta2: f64,
     /// Added to AdamW's denominator, above 0. Default 1e-8.
     pub adam_epsilon: f64,
-    /// The optimizer. Default `adamw`.
+    /// The optimizer: AdamW with its running means in float32 or in 8 bits. Default `adamw`.
     pub optim: Optim,
     /// How often all samples are seen, above 0; a fraction stops within an epoch. Not with `max_steps`. Default 3.
     pub num_train_epochs: Option<f64>,
@@ -79,9 +79,13 @@ pub struct Config {
     /// Compute in bfloat16 where a Transformers run under autocast does; the trained tensors and the optimizer stay
     /// in float32. False computes in float32 throughout. Default false.
     pub bf16: bool,
-    /// Compute in float16. Not built yet: must be false. Default false.
+    /// Compute in float16 instead, with the loss scaled as `torch.amp.GradScaler` does: by 65536 at first, by half of
+    /// it behind each update whose gradients are not finite, which is left out, and by twice as much behind 2000 good
+    /// ones. Not with `bf16`, which needs no scale and is faster. Default false.
     pub fp16: bool,
-    /// Hold the base in 8 bits. Not built yet: must be false. Default false.
+    /// Hold the linear layers of the base in 8 bits with a scale for each row, as bitsandbytes stores them (LLM.int8,
+    /// arXiv:2208.07339): they are quantised when the base, which must not be quantised yet, is loaded. They are
+    /// unpacked to multiply, which is more exact than bitsandbytes: it rounds the inputs to 8 bits too. Default false.
     pub load_in_8bit: bool,
     /// Let CUDA multiply float32 matrices in TF32. Default false.
     pub tf32: bool,
@@ -160,7 +164,8 @@ pub enum LrSchedulerType {
     Cosine,
 }
 
-/// The optimizer. The three names mean the same: AdamW with float32 states.
+/// The optimizer: AdamW. The first three names mean the same, states in float32; so do the two behind them, states in 8
+/// bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Optim {
@@ -170,6 +175,25 @@ pub enum Optim {
     AdamwTorch,
     /// Transformers' name for PyTorch's AdamW in fused kernels.
     AdamwTorchFused,
+    /// AdamW whose running means are codes of 8 bits with a scale for 256 values (arXiv:2110.02861): 2 bytes a trained
+    /// value instead of 8. Of every tensor; bitsandbytes keeps those of fewer than 4096 values, and Transformers those
+    /// of embeddings, in float32.
+    #[serde(rename = "adamw_8bit")]
+    Adamw8bit,
+    /// Transformers' other name for the same.
+    #[serde(rename = "adamw_bnb_8bit")]
+    AdamwBnb8bit,
+    /// Known so that it can be refused with help: nothing here is paged out to the host.
+    #[serde(rename = "paged_adamw_8bit")]
+    #[schemars(skip)]
+    PagedAdamw8bit,
+}
+
+impl Optim {
+    /// Whether the running means are kept in 8 bits.
+    pub fn has_8bit_states(self) -> bool {
+        matches!(self, Self::Adamw8bit | Self::AdamwBnb8bit | Self::PagedAdamw8bit)
+    }
 }
 
 impl Default for Config {
@@ -248,14 +272,11 @@ impl Validate for Config {
             "gradient_accumulation_steps",
             "makes updates of more than 4 billion samples",
         );
-        if self.fp16 {
-            problems.at_with_help("fp16", "float16 training is not built yet", "write `bf16: true`");
-        }
-        if self.load_in_8bit {
+        if self.fp16 && self.bf16 {
             problems.at_with_help(
-                "load_in_8bit",
-                "an 8-bit base is not built yet",
-                "quantize the base to NF4 with a `quantize` stage, and give that stage as `base`",
+                "fp16",
+                "stands beside `bf16`",
+                "keep one of the two; `bf16` where the device has it",
             );
         }
     }
@@ -310,6 +331,13 @@ impl Config {
             );
         }
         require_above_zero(problems, "adam_epsilon", self.adam_epsilon);
+        if self.optim == Optim::PagedAdamw8bit {
+            problems.at_with_help(
+                "optim",
+                "states that the driver moves between the device and the host are not built",
+                "write `adamw_8bit`: the same numbers, all on the device",
+            );
+        }
         if let Some(alpha) = self.neftune_noise_alpha {
             require_above_zero(problems, "neftune_noise_alpha", alpha);
         }

@@ -81,6 +81,12 @@ pub(crate) enum Error {
         /// The layer, in words.
         diagnosis: String,
     },
+    /// Nothing was learned.
+    #[error("none of the {updates} updates had gradients in the range of float16, so none changed the weights")]
+    AllSkipped {
+        /// Updates of the run.
+        updates: u64,
+    },
     /// The last update broke the weights.
     #[error("the last update, step {step}, made the weights of {name} infinite or NaN")]
     WeightsNotFinite {
@@ -116,6 +122,8 @@ impl Error {
             ),
             Self::NotFinite { .. } | Self::WeightsNotFinite { .. } => Failure::from(self)
                 .hint("look at the step's samples; where they are sound, lower `learning_rate` or warm up for longer"),
+            Self::AllSkipped { .. } => Failure::from(self)
+                .hint("a run needs some updates to find its loss scale: train for longer, or write `bf16: true`"),
             other => Failure::from(other),
         }
     }

@@ -32,15 +32,19 @@ fn check_base(config: &Config, base: &ModelConfig, context: &Context) -> Result<
     {
         return Err(Error::HalfTied { module: module.clone() });
     }
-    let compute = if config.bf16 { Dtype::BF16 } else { Dtype::F32 };
+    let (compute, field) = match (config.bf16, config.fp16) {
+        (true, _) => (Dtype::BF16, "bf16: true"),
+        (_, true) => (Dtype::F16, "fp16: true"),
+        _ => (Dtype::F32, "bf16: false"),
+    };
     if let Some(quantization) = &base.quantization
         && quantization.compute_dtype != compute
     {
         context.warn(format!(
-            "the base says bnb_4bit_compute_dtype: {}, and this stage says bf16: {}, which computes in {}; bf16 decides",
+            "the base says bnb_4bit_compute_dtype: {}, and this stage says {field}, which computes in {}; {} decides",
             torch_name(quantization.compute_dtype).unwrap_or("another type"),
-            config.bf16,
             torch_name(compute).unwrap_or("another type"),
+            &field[..4],
         ));
     }
     Ok(())

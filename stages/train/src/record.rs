@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
 use crate::error::Error;
 
@@ -22,13 +22,35 @@ pub(crate) struct UpdateRecord {
     /// Counted from 1.
     pub(crate) step: u64,
     /// Nats a label, over all labels of the update, before it.
+    #[serde(deserialize_with = "number_or_null")]
     pub(crate) loss: f64,
     /// Before clipping.
+    #[serde(deserialize_with = "number_or_null")]
     pub(crate) grad_norm: f64,
     /// The one of this update.
     pub(crate) learning_rate: f64,
     /// Tokens of the update's samples.
     pub(crate) tokens: u64,
+    /// Only in float16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) loss_scale: Option<ScaleRecord>,
+}
+
+/// How the loss of an update was scaled.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ScaleRecord {
+    /// What it was multiplied by.
+    pub(crate) scale: f64,
+    /// Good updates since the scale changed, before this one.
+    pub(crate) good_updates: u64,
+    /// Whether the update was left out, since its gradients were not finite.
+    pub(crate) skipped: bool,
+}
+
+/// JSON has no word for a number that is not finite: it is written as `null`.
+fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 /// A line of `eval.jsonl`.
@@ -38,8 +60,10 @@ pub(crate) struct EvalRecord {
     /// Updates before it; 0 is before the first.
     pub(crate) step: u64,
     /// Nats a label.
+    #[serde(deserialize_with = "number_or_null")]
     pub(crate) loss: f64,
     /// `exp(loss)`
+    #[serde(deserialize_with = "number_or_null")]
     pub(crate) perplexity: f64,
     /// Labels.
     pub(crate) tokens: u64,

@@ -6,7 +6,7 @@ use pipe_nn::{
     LoraConfig, Model, ModelOptions, Precision, Residency,
     adapter::{SavedAdapter, save_adapter},
     checkpoint::{Checkpoint, Checkpoints},
-    optimizer::{AdamW, AdamWOptions, find_not_finite},
+    optimizer::{AdamW, AdamWOptions, States, find_not_finite},
     runtime::{Runtime, RuntimeOptions},
     sampler::Sampler,
     schedule::{Decay, Schedule, WarmUp},
@@ -91,7 +91,12 @@ fn prepare<'a>(
     let lora = lora_config(&config.lora);
     let options = ModelOptions {
         lora: lora.clone(),
-        precision: if config.bf16 { Precision::Bf16 } else { Precision::Fp32 },
+        precision: match (config.bf16, config.fp16) {
+            (true, _) => Precision::Bf16,
+            (_, true) => Precision::Fp16,
+            _ => Precision::Fp32,
+        },
+        load_in_8bit: config.load_in_8bit,
         device: runtime.device(),
         neftune_noise_alpha: config.neftune_noise_alpha,
         residency: Residency::unbounded(config.gradient_checkpointing),
@@ -111,6 +116,8 @@ fn prepare<'a>(
             epsilon: config.adam_epsilon,
             weight_decay: config.weight_decay,
             max_grad_norm: config.max_grad_norm,
+            states: if config.optim.has_8bit_states() { States::EightBit } else { States::Float32 },
+            scales_loss: config.fp16,
         },
         model.trained(),
     )?;
@@ -169,6 +176,9 @@ fn finish(trainer: &Trainer<'_>) -> Result<(), Error> {
     if let Some(name) = find_not_finite(trainer.model.parameters())? {
         return Err(Error::WeightsNotFinite { step: trainer.total, name: name.to_owned() });
     }
+    if config.fp16 && trainer.optimizer.applied() == 0 {
+        return Err(Error::AllSkipped { updates: trainer.total });
+    }
     let output = context.output();
     // The base is known by its digest, in the key; its folder on this machine is nobody's business.
     save_adapter(&output, trainer.model.parameters(), &lora_config(&config.lora), trainer.model.tied(), None)?;
@@ -191,6 +201,9 @@ fn finish(trainer: &Trainer<'_>) -> Result<(), Error> {
     write(&output.join(SUMMARY_FILE), &text)?;
 
     context.figure("updates", summary.updates);
+    if config.fp16 {
+        context.figure("skipped_updates", summary.updates - trainer.optimizer.applied());
+    }
     context.figure("tokens", summary.tokens);
     context.figure("trained_values", summary.trained_values);
     if let Some(last) = trainer.history.last() {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use pipe_nn::{
-    Model, PackedBatch, PendingLoss, Sample,
+    LossScale, Model, PackedBatch, PendingLoss, Sample,
     checkpoint::{Checkpoint, Checkpoints, Progress},
     optimizer::{AdamW, PendingNorm},
     passes::passes,
@@ -18,7 +18,7 @@ use crate::{
     Config,
     error::Error,
     evaluation::{Evaluation, Outcome},
-    record::{METRICS_FILE, UpdateRecord, from_lines, to_lines},
+    record::{METRICS_FILE, ScaleRecord, UpdateRecord, from_lines, to_lines},
 };
 
 /// Everything that a run needs.
@@ -52,6 +52,8 @@ pub(crate) struct Update {
     learning_rate: f64,
     losses: Vec<PendingLoss>,
     norm: PendingNorm,
+    /// Of this update.
+    scale: Option<LossScale>,
     started: Instant,
 }
 
@@ -98,8 +100,8 @@ impl Trainer<'_> {
             if let Some(earlier) = self.in_flight.replace(update) {
                 self.finish(earlier).map_err(Error::into_failure)?;
             }
-            if !self.runtime.device().is_cuda() {
-                // The call has come back with the work done.
+            if !self.runtime.device().is_cuda() || self.config.fp16 {
+                // The call has come back with the work done. In float16 the next update must know the scale.
                 self.settle().map_err(Error::into_failure)?;
             }
             let done = self.optimizer.updates();
@@ -137,11 +139,14 @@ impl Trainer<'_> {
             self.context.warn(format!("step {step}: none of its samples has a label; rows {}", list(&rows)));
         }
         self.model.zero_grad()?;
+        let scale = self.optimizer.loss_scale();
+        self.model.set_loss_scale(scale.map_or(1.0, |scale| scale.value()));
         let losses =
             passes.iter().map(|pass| self.model.enqueue(pass, labels, update)).collect::<Result<Vec<_>, _>>()?;
-        let learning_rate = self.schedule.learning_rate(update);
+        // An update that was left out does not move the schedule on.
+        let learning_rate = self.schedule.learning_rate(self.optimizer.applied());
         let norm = self.optimizer.update(self.model.trained_mut(), learning_rate)?;
-        Ok(Update { step, rows, passes, labels, tokens, learning_rate, losses, norm, started })
+        Ok(Update { step, rows, passes, labels, tokens, learning_rate, losses, norm, scale, started })
     }
 
     /// Reads what the update in flight found, if there is one.
@@ -153,25 +158,38 @@ impl Trainer<'_> {
     }
 
     /// Waits for an update and writes down what it found. A gradient that is not finite has not reached the weights, and
-    /// neither has that of the update behind it.
+    /// neither has that of the update behind it. In float16 that is an update left out, and no reason to stop until the
+    /// scale is so small that it cannot be what made the numbers too large.
     fn finish(&mut self, update: Update) -> Result<(), Error> {
-        let Update { step, rows, passes, labels, tokens, learning_rate, losses, norm, started } = update;
+        let Update { step, rows, passes, labels, tokens, learning_rate, losses, norm, scale, started } = update;
         let mut sum_nll = 0.0;
         for loss in losses {
             sum_nll += loss.read()?.sum_nll;
         }
         let loss = sum_nll / labels.max(1) as f64;
         let grad_norm = norm.read()?;
+        let loss_scale = scale.map(|scale| ScaleRecord {
+            scale: scale.value(),
+            good_updates: scale.good_updates(),
+            skipped: !grad_norm.is_finite(),
+        });
+        let left_out = loss_scale.is_some_and(|record| record.skipped && record.scale >= 1.0);
         for (quantity, value) in [("loss", loss), ("norm of the gradient", grad_norm)] {
-            if !value.is_finite() {
+            if !value.is_finite() && !left_out {
                 let findings: Vec<String> =
                     passes.iter().map(|pass| self.model.diagnose(pass, labels, step - 1)).collect();
                 let (rows, diagnosis) = (list(&rows), findings.join("; "));
                 return Err(Error::NotFinite { step, quantity, value, rows, diagnosis });
             }
         }
+        if left_out {
+            let scale = self.optimizer.loss_scale().unwrap_or_default().value();
+            self.context.info(format!(
+                "step {step}: gradients left the range of float16, the update is left out; the loss scale is {scale} now"
+            ));
+        }
         self.speed.add(tokens, started);
-        self.history.push(UpdateRecord { step, loss, grad_norm, learning_rate, tokens });
+        self.history.push(UpdateRecord { step, loss, grad_norm, learning_rate, tokens, loss_scale });
         self.report(step);
         Ok(())
     }
@@ -187,9 +205,13 @@ impl Trainer<'_> {
         let window = usize::try_from(window).unwrap_or(usize::MAX).min(self.history.len());
         let recent = &self.history[self.history.len() - window..];
         let Some(last) = recent.last() else { return };
-        let loss = recent.iter().map(|record| record.loss).sum::<f64>() / recent.len() as f64;
+        // The loss of an update that was left out may be none.
+        let losses: Vec<f64> = recent.iter().map(|record| record.loss).filter(|loss| loss.is_finite()).collect();
+        let loss = losses.iter().sum::<f64>() / losses.len() as f64;
         let values = [("loss", loss), ("grad_norm", last.grad_norm), ("learning_rate", last.learning_rate)];
-        self.context.metric(done, values.into_iter().chain(self.speed.figures()).chain(self.runtime.memory()));
+        let scale = last.loss_scale.map(|record| ("loss_scale", record.scale));
+        let values = values.into_iter().chain(scale).chain(self.speed.figures());
+        self.context.metric(done, values.chain(self.runtime.memory()));
     }
 
     fn save(&self) -> Result<(), Error> {

@@ -43,7 +43,7 @@ pub use product::{product, product_into};
 pub use rms_norm::{Normed, rms_norm};
 pub use rms_norm_backward::rms_norm_backward;
 pub use swiglu::{swiglu, swiglu_backward};
-pub use weight::{Nf4, Quantised, Scales, Weight, materialise, quantise_nf4};
+pub use weight::{Int8, Nf4, Quantised, Scales, Weight, materialise, quantise_int8, quantise_nf4};
 
 #[cfg(test)]
 use crate::nvrtc::Source;

@@ -42,6 +42,15 @@ pub fn product_into(out: &Tensor, left: &Tensor, right: &Tensor, accumulate: boo
         return cublas::multiply(shape, [right, left, out], accumulate, check.device);
     }
     let mut out = out.shallow_clone();
+    if left.kind() == Kind::Half && !check.device.is_cuda() {
+        // As a card does it: libtorch's own would round the sum to float16 even where the result is not, and overflow.
+        let result = left.f_to_kind(Kind::Float)?.f_mm(&right.f_to_kind(Kind::Float)?)?;
+        match accumulate {
+            true => drop(out.f_add_(&result)?),
+            false => out.f_copy_(&result)?,
+        }
+        return Ok(());
+    }
     let float32_from_16 = out.kind() == Kind::Float && matches!(left.kind(), Kind::BFloat16 | Kind::Half);
     let result = match float32_from_16 && check.device.is_cuda() {
         true => left.f_mm_dtype(right, Kind::Float)?,

@@ -92,6 +92,7 @@ pub(crate) fn options(precision: Precision, lora: LoraConfig) -> ModelOptions {
     ModelOptions {
         lora,
         precision,
+        load_in_8bit: false,
         // The kernels know no float64: it is for finite differences, on the CPU.
         device: if precision == Precision::Fp64 { Device::Cpu } else { device() },
         residency: Residency::unbounded(false),

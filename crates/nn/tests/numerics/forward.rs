@@ -32,13 +32,25 @@ fn logits_in_bfloat16() {
     }
 }
 
+/// Against float32: three bits more than bfloat16 has.
+#[test]
+fn logits_in_float16() {
+    for model in ["tied", "untied"] {
+        logits_agree(model, Precision::Fp16, "f32.logits", 0.02);
+    }
+}
+
 #[test]
 fn loss() {
     for model in ["tied", "untied"] {
         let file = Reference::open(&format!("forward_{model}.safetensors"));
         let reference = json(&format!("forward_{model}.json"));
         let batch = pack(&[file.sample()], 0);
-        for (precision, key, tolerance) in [(Precision::Fp32, "loss_f32", 2e-6), (Precision::Bf16, "loss_bf16", 2e-3)] {
+        for (precision, key, tolerance) in [
+            (Precision::Fp32, "loss_f32", 2e-6),
+            (Precision::Bf16, "loss_bf16", 2e-3),
+            (Precision::Fp16, "loss_f32", 2e-4),
+        ] {
             let loss =
                 load(&format!("model_{model}"), &options(precision, LoraConfig::default())).loss(&batch).unwrap();
             assert_eq!(Some(loss.labels), reference[key]["count"].as_u64());
@@ -59,6 +71,8 @@ fn greedy_tokens() {
         let expected = &all[prompt.len()..];
         let loaded = load(&format!("model_{model}"), &options(Precision::Fp32, LoraConfig::default()));
         assert_eq!(loaded.generate(&prompt, expected.len(), &[]).unwrap(), expected);
+        let half = load(&format!("model_{model}"), &options(Precision::Fp16, LoraConfig::default()));
+        assert_eq!(half.generate(&prompt, 3, &[]).unwrap()[0], expected[0]);
         // An end token ends the text and stays in it.
         let end = expected[6];
         let first = expected.iter().position(|token| *token == end).unwrap();

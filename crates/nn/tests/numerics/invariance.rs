@@ -4,7 +4,7 @@ use pipe_nn::{LoraConfig, Model, Precision, Residency};
 use tch::Tensor;
 
 use crate::{
-    fixtures::{Row, device, load, lora, options, pack, relative_difference},
+    fixtures::{Row, device, folder, load, lora, options, pack, relative_difference},
     testing::random,
 };
 
@@ -205,16 +205,47 @@ fn a_pass_without_labels_has_no_loss_and_no_gradient() {
     assert!(error.starts_with("an update of 1 labels cannot hold a batch of"), "{error}");
 }
 
+/// A base in 8 bits is the base with its linear layers rounded, forward and backward.
+#[test]
+fn a_base_in_8_bits_is_near_the_base() {
+    let batch = pack(&rows(), 0);
+    for precision in [Precision::Fp32, Precision::Bf16, Precision::Fp16] {
+        let run = |load_in_8bit| {
+            let mut options = options(precision, lora(&[]));
+            options.load_in_8bit = load_in_8bit;
+            let mut model = load("model_untied", &options);
+            raise_adapters(&mut model);
+            model.set_loss_scale(1024.0);
+            let loss = model.forward_backward(&batch, batch.labels(), 0).unwrap();
+            (loss, model)
+        };
+        let ((loss, model), (expected, reference)) = (run(true), run(false));
+        let difference = (loss.sum_nll - expected.sum_nll).abs() / expected.sum_nll;
+        assert!(difference > 0.0 && difference < 1e-3, "{precision:?}: {difference}");
+        let mut largest: f64 = 0.0;
+        for (left, right) in model.parameters().iter().zip(reference.parameters()) {
+            largest = largest.max(relative_difference(&left.grad().unwrap(), &right.grad().unwrap()));
+        }
+        println!("8 bits, {precision:?}: loss within {difference:.1e}, gradients within {largest:.1e}");
+        assert!(largest < 0.06, "{precision:?}: {largest}");
+    }
+    let mut options = options(Precision::Fp32, lora(&[]));
+    options.load_in_8bit = true;
+    let error = Model::load(&folder().join("bnb4_untied"), &options).unwrap_err().to_string();
+    assert!(error.contains("quantised to 4 bits already") && error.contains("leave it out"), "{error}");
+}
+
 /// The same masks and, but for rounding, the same numbers on a device. Without one this compares the CPU with itself.
 #[test]
 fn the_device_agrees_with_the_cpu() {
     let batch = pack(&rows(), 0);
-    for (precision, tolerance) in [(Precision::Fp32, 1e-5), (Precision::Bf16, 5e-2)] {
+    for (precision, tolerance) in [(Precision::Fp32, 1e-5), (Precision::Bf16, 5e-2), (Precision::Fp16, 1e-2)] {
         let run = |device| {
             let mut options = options(precision, with_dropout(lora(&BOTH)));
             options.device = device;
             let mut model = load("bnb4_untied", &options);
             raise_adapters(&mut model);
+            model.set_loss_scale(1024.0);
             let loss = model.forward_backward(&batch, batch.labels(), 4).unwrap();
             (loss, model)
         };
@@ -234,14 +265,16 @@ fn the_device_agrees_with_the_cpu() {
 #[test]
 fn a_second_run_gives_the_same_bits() {
     let batch = pack(&rows(), 0);
-    let run = || {
-        let mut model = trained("bnb4_tied", Precision::Bf16, with_dropout(lora(&BOTH)), true);
-        let loss = model.forward_backward(&batch, batch.labels(), 2).unwrap();
-        (loss, model)
-    };
-    let ((loss, model), (other_loss, other)) = (run(), run());
-    assert_eq!(loss, other_loss);
-    for (left, right) in model.parameters().iter().zip(other.parameters()) {
-        assert!(left.grad().unwrap().equal(&right.grad().unwrap()), "{}", left.name);
+    for precision in [Precision::Bf16, Precision::Fp16] {
+        let run = || {
+            let mut model = trained("bnb4_tied", precision, with_dropout(lora(&BOTH)), true);
+            let loss = model.forward_backward(&batch, batch.labels(), 2).unwrap();
+            (loss, model)
+        };
+        let ((loss, model), (other_loss, other)) = (run(), run());
+        assert_eq!(loss, other_loss);
+        for (left, right) in model.parameters().iter().zip(other.parameters()) {
+            assert!(left.grad().unwrap().equal(&right.grad().unwrap()), "{precision:?} {}", left.name);
+        }
     }
 }

@@ -1,33 +1,13 @@
 //! What a user gets wrong, and what breaks.
 
-use std::fs;
-
-use pipe_hf::{Checkpoint, TensorSpec, write_safetensors};
 use pipe_stage::FailureClass;
 use serde_json::json;
 
-use crate::harness::{Stage, data, model, short_run, warnings};
+use crate::harness::{Stage, changed_base, data, model, short_run, warnings};
 
 /// The tied model with a NaN in the second layer.
 fn broken_base(stage: &Stage) -> std::path::PathBuf {
-    let folder = stage.resume().with_file_name("base");
-    fs::create_dir(&folder).unwrap();
-    fs::copy(model("model_tied").join("config.json"), folder.join("config.json")).unwrap();
-    let weights = Checkpoint::open(&model("model_tied")).unwrap();
-    let tensors: Vec<(TensorSpec, Vec<u8>)> = weights
-        .names()
-        .map(|name| {
-            let mut bytes = weights.read(name).unwrap();
-            if name == "model.layers.1.mlp.up_proj.weight" {
-                bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
-            }
-            let info = weights.info(name).unwrap();
-            (TensorSpec::new(name, info.dtype, info.shape.clone()), bytes)
-        })
-        .collect();
-    let views: Vec<(TensorSpec, &[u8])> = tensors.iter().map(|(spec, bytes)| (spec.clone(), &bytes[..])).collect();
-    write_safetensors(&folder.join("model.safetensors"), &views).unwrap();
-    folder
+    changed_base(stage, "model.layers.1.mlp.up_proj.weight", |values| values[0] = f32::NAN)
 }
 
 #[test]
@@ -39,6 +19,27 @@ fn a_loss_that_is_not_finite_names_step_samples_and_layer() {
     assert!(message.starts_with("step 1: the loss is NaN; samples (rows counted from 0): "), "{message}");
     assert!(message.contains("model.layers.1") && !message.contains("model.layers.0"), "{message}");
     assert!(!stage.output().join("adapter_model.safetensors").exists());
+}
+
+/// In float16 such an update may be a scale that is too large: it is left out until the scale is below 1.
+#[test]
+fn in_float16_a_loss_that_stays_not_finite_stops_the_stage_too() {
+    let mut stage = short_run();
+    stage.set("fp16", true);
+    stage.set("max_steps", 30);
+    stage.inputs.insert("base".to_owned(), broken_base(&stage));
+    let (failure, message) = stage.run_to_failure();
+    assert_eq!(failure.class(), FailureClass::Stage);
+    // 65536 is halved by each of 17 updates.
+    assert!(message.starts_with("step 18: the loss is NaN; samples (rows counted from 0): "), "{message}");
+    assert!(message.contains("model.layers.1") && !message.contains("model.layers.0"), "{message}");
+    // Too short to tell.
+    let mut stage = short_run();
+    stage.set("fp16", true);
+    stage.set("max_steps", 5);
+    stage.inputs.insert("base".to_owned(), broken_base(&stage));
+    let (_, message) = stage.run_to_failure();
+    assert!(message.starts_with("none of the 5 updates had gradients in the range of float16"), "{message}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::{
     },
 };
 
+use pipe_hf::{Checkpoint, TensorSpec, write_safetensors};
 use pipe_samples::{SampleRef, Writer};
 use pipe_stage::{Artifact, Context, Digest, Event, Failure, Job, PROTOCOL, Resources, Runner};
 use serde::Deserialize;
@@ -172,6 +173,29 @@ fn write_samples(folder: &Path, rows: &str) {
 
 pub(crate) fn data(model: &str) -> String {
     fs::read_to_string(fixture(&format!("data_{model}.jsonl"))).unwrap()
+}
+
+/// The tied model with one of its tensors changed.
+pub(crate) fn changed_base(stage: &Stage, tensor: &str, change: impl Fn(&mut [f32])) -> PathBuf {
+    let folder = stage.resume().with_file_name("base");
+    fs::create_dir(&folder).unwrap();
+    fs::copy(model("model_tied").join("config.json"), folder.join("config.json")).unwrap();
+    let weights = Checkpoint::open(&model("model_tied")).unwrap();
+    let tensors: Vec<(TensorSpec, Vec<u8>)> = weights
+        .names()
+        .map(|name| {
+            let mut values = weights.read_f32(name).unwrap();
+            if name == tensor {
+                change(&mut values);
+            }
+            let info = weights.info(name).unwrap();
+            let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
+            (TensorSpec::new(name, info.dtype, info.shape.clone()), bytes)
+        })
+        .collect();
+    let views: Vec<(TensorSpec, &[u8])> = tensors.iter().map(|(spec, bytes)| (spec.clone(), &bytes[..])).collect();
+    write_safetensors(&folder.join("model.safetensors"), &views).unwrap();
+    folder
 }
 
 /// Twelve short updates with dropout on the tied model, reported one by one.

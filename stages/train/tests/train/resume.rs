@@ -3,9 +3,9 @@
 use std::fs;
 
 use pipe_stage::FailureClass;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::harness::{Stage, data, short_run, warnings};
+use crate::harness::{Stage, changed_base, data, short_run, warnings};
 
 fn with_evaluation() -> Stage {
     let mut stage = short_run();
@@ -61,6 +61,76 @@ fn killed_between_checkpoints_or_while_saving_the_bytes_are_the_same() {
 
 #[test]
 fn stopping_again_and_again_gets_there() {
+    gets_there(short_run);
+}
+
+#[test]
+fn stopping_again_and_again_with_states_in_8_bits_gets_there() {
+    gets_there(in_8_bits);
+}
+
+/// In float16, on a model whose gradients overflow until the scale is some times smaller.
+fn overflowing() -> Stage {
+    let mut stage = short_run();
+    stage.set("fp16", true);
+    let base = changed_base(&stage, "model.norm.weight", |values| values.iter_mut().for_each(|value| *value *= 30.0));
+    stage.inputs.insert("base".to_owned(), base);
+    stage
+}
+
+#[test]
+fn stopping_again_and_again_in_float16_gets_there() {
+    gets_there(overflowing);
+}
+
+/// As Trainer does it: the samples go on, the schedule waits, and the first update that counts is the first of AdamW.
+#[test]
+fn an_update_that_leaves_float16_is_left_out() {
+    let stage = overflowing();
+    stage.run_to_end();
+    let metrics = stage.metrics();
+    let skips = |line: &Value| line["loss_scale"]["skipped"] == true;
+    assert!(skips(&metrics[0]) && !metrics.iter().all(skips) && metrics[1..].iter().any(skips), "{metrics:?}");
+    let (mut scale, mut good_updates, mut applied) = (65536.0, 0, 0);
+    for line in &metrics {
+        let skipped = skips(line);
+        let expected = json!({ "scale": scale, "good_updates": good_updates, "skipped": skipped });
+        assert_eq!(line["loss_scale"], expected);
+        assert_eq!(line["grad_norm"].is_null(), skipped, "{line}");
+        // Warm-up of two updates, the first of them with the learning rate 0.
+        let rate = 1e-3 * if applied < 2 { f64::from(applied) / 2.0 } else { f64::from(12 - applied) / 10.0 };
+        assert!((line["learning_rate"].as_f64().unwrap() - rate).abs() < 1e-12, "{line}");
+        (scale, good_updates) = if skipped { (scale / 2.0, 0) } else { (scale, good_updates + 1) };
+        applied += i32::from(!skipped);
+    }
+}
+
+fn in_8_bits() -> Stage {
+    let mut stage = short_run();
+    stage.set("optim", "adamw_8bit");
+    stage
+}
+
+/// States in 8 bits learn what float32's learn.
+#[test]
+fn the_loss_with_states_in_8_bits_falls_as_with_float32() {
+    let losses = |mut stage: Stage| {
+        stage.set("max_steps", 40);
+        stage.set("weight_decay", 0.0);
+        stage.run_to_end();
+        let artifact = stage.artifact();
+        let losses = stage.metrics().iter().map(|line| line["loss"].as_f64().unwrap()).collect::<Vec<_>>();
+        (losses, artifact)
+    };
+    let ((exact, weights), (coded, other_weights)) = (losses(short_run()), losses(in_8_bits()));
+    assert_ne!(weights["adapter_model.safetensors"], other_weights["adapter_model.safetensors"]);
+    let last = |losses: &[f64]| losses[losses.len() - 8..].iter().sum::<f64>() / 8.0;
+    let (fall, coded_fall) = (exact[0] - last(&exact), coded[0] - last(&coded));
+    println!("the loss falls by {fall}, in 8 bits by {coded_fall}");
+    assert!(fall > 0.2 && (coded_fall / fall - 1.0).abs() < 0.05, "{fall} {coded_fall}");
+}
+
+fn gets_there(short_run: fn() -> Stage) {
     let whole = short_run();
     whole.run_to_end();
     let mut stage = short_run();

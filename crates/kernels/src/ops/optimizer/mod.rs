@@ -143,32 +143,37 @@ fn squares(
 ///
 /// A norm that is not finite makes `sticky` 1, and while it is 1 nothing goes on. The caller makes it 0.
 ///
+/// `scale`, a power of two, is how many times too large the gradients are: the norm is that of the true ones, and the
+/// factor makes up for it.
+///
 /// # Shapes
 /// `partials [n]`, float64; `sticky [1]`, int32.
 ///
 /// # Errors
 /// If the operands do not fit, or the device refuses.
-pub fn clip(partials: &Tensor, max_norm: f64, sticky: &Tensor) -> Result<Tensor, Error> {
+pub fn clip(partials: &Tensor, max_norm: f64, scale: f64, sticky: &Tensor) -> Result<Tensor, Error> {
     let check = Check { kernel: "clip", device: partials.device() };
     let count = partials.numel() as i64;
     check.tensor("partials", partials, Kind::Double, &[count])?;
     check.tensor("sticky", sticky, Kind::Int, &[1])?;
     check.require(count < 1 << 31, || format!("{count} partial sums are too many"))?;
+    let unscale = 1.0 / scale;
     if !check.device.is_cuda() {
-        let norm = f64::try_from(partials.f_sum(Kind::Double)?)?.sqrt() as f32;
+        let norm = (f64::try_from(partials.f_sum(Kind::Double)?)?.sqrt() * unscale) as f32;
         if !norm.is_finite() {
             let _ = sticky.shallow_clone().f_fill_(1)?;
         }
         let clips = max_norm > 0.0 && norm.is_finite();
         let factor = if clips { (max_norm as f32 / (norm + 1e-6)).min(1.0) } else { 1.0 };
         let go_on = if i64::try_from(sticky.f_select(0, 0)?)? == 0 { 1.0 } else { 0.0 };
-        return Ok(Tensor::f_from_slice(&[norm, factor, go_on])?);
+        return Ok(Tensor::f_from_slice(&[norm, factor * unscale as f32, go_on])?);
     }
     let clip = Tensor::f_empty([3], (Kind::Float, check.device))?;
     Launch::new(&SOURCE, "clip", Kind::Float, check.device)?
         .tensor(partials)
         .int(count)
         .float(max_norm as f32)
+        .float(unscale as f32)
         .tensor(sticky)
         .tensor(&clip)
         .run([1, 1, 1], THREADS, 0)?;

@@ -98,12 +98,18 @@ fn clipping_is_that_of_torch() {
         }
         let expected = grads.iter().flat_map(numbers).map(|value| value * value).sum::<f64>().sqrt() as f32;
         let sticky = Tensor::zeros([1], (Kind::Int, device));
-        let found = |max_norm| numbers(&clip(&partials, max_norm, &sticky).unwrap());
+        let scaled = |max_norm, scale| numbers(&clip(&partials, max_norm, scale, &sticky).unwrap());
+        let found = |max_norm| scaled(max_norm, 1.0);
         let [norm, factor, go_on] = found(1.0)[..] else { panic!("three numbers") };
         assert!((norm / f64::from(expected) - 1.0).abs() < 1e-6 && go_on == 1.0);
         assert_eq!(factor as f32, 1.0 / (norm as f32 + 1e-6));
         assert_eq!(found(0.0)[1..], [1.0, 1.0]);
         assert_eq!(found(1000.0)[1..], [1.0, 1.0]);
+        // Gradients that are so many times too large are made smaller, then clipped.
+        assert_eq!(scaled(0.0, 1024.0), [norm / 1024.0, 1.0 / 1024.0, 1.0]);
+        let [small, factor, _] = scaled(norm / 4096.0, 1024.0)[..] else { panic!("three numbers") };
+        let max_norm = (norm / 4096.0) as f32;
+        assert_eq!((small, factor as f32), (norm / 1024.0, max_norm / (small as f32 + 1e-6) / 1024.0));
         // Once broken, always broken.
         let _ = partials.get(2).fill_(f64::NAN);
         assert_eq!(found(1.0)[1..], [1.0, 0.0]);

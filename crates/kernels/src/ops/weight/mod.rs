@@ -1,5 +1,6 @@
 //! The frozen weights of a group of projections as one matrix, with the columns of adapters and biases behind them.
 
+mod int8;
 mod nf4;
 mod quantise;
 #[cfg(test)]
@@ -8,6 +9,7 @@ mod tests;
 use tch::{Device, Kind, TchError, Tensor};
 
 pub use self::{
+    int8::{Int8, quantise_int8},
     nf4::{Nf4, Scales},
     quantise::{Quantised, quantise_nf4},
 };
@@ -29,6 +31,8 @@ pub enum Weight {
     Dense(Tensor),
     /// Packed in 4 bits.
     Nf4(Nf4),
+    /// In 8 bits, a scale a row.
+    Int8(Int8),
 }
 
 impl Weight {
@@ -39,6 +43,7 @@ impl Weight {
         match self {
             Self::Dense(weight) => weight.size2().map_or([0, 0], |(rows, width)| [rows, width]),
             Self::Nf4(weight) => weight.shape,
+            Self::Int8(weight) => weight.shape(),
         }
     }
 
@@ -46,13 +51,16 @@ impl Weight {
         match self {
             Self::Dense(weight) => weight.device(),
             Self::Nf4(weight) => weight.codes.device(),
+            Self::Int8(weight) => weight.codes.device(),
         }
     }
 }
 
 /// Unpacks the weights of a group of projections that share an input into the augmented weight of [`Layout`], in
 /// `kind`: one below the other, behind them B of each adapter in the rows of its part, the column of biases, and zeros
-/// elsewhere. A value of NF4 is a product in float32, rounded once more to `kind`: bit for bit that of `pipe_nf4`.
+/// elsewhere. A value of NF4 is a product in float32, rounded once more to `kind`: bit for bit that of `pipe_nf4`. A
+/// value of 8 bits is a code times a scale in float32, `absmax * (1 / 127)`, rounded in the same way, as bitsandbytes'
+/// backward pass has it.
 ///
 /// A group of one dense weight without further columns is that weight itself, not a copy: treat the result as constant.
 ///
@@ -102,6 +110,7 @@ fn takes_fast_path(part: &Weight) -> bool {
         Weight::Nf4(weight) => {
             weight.block >= 64 && weight.block.count_ones() == 1 && (weight.codes.data_ptr() as usize).is_multiple_of(4)
         }
+        Weight::Int8(weight) => (weight.codes.data_ptr() as usize).is_multiple_of(8),
     }
 }
 
@@ -120,12 +129,13 @@ fn group_words(
     let mut words = Vec::new();
     let (mut first_row, mut first_block) = (0, 0);
     for (number, part) in parts.iter().enumerate() {
-        let (values, block, scales) = match part {
-            Weight::Dense(weight) => (weight, 64, None),
-            Weight::Nf4(weight) => (&weight.codes, weight.block, Some(&weight.scales)),
+        let (values, bits, block, scales) = match part {
+            Weight::Dense(weight) => (weight, 0, 64, None),
+            Weight::Nf4(weight) => (&weight.codes, 4, weight.block, Some(&weight.scales)),
+            Weight::Int8(weight) => (&weight.codes, 8, 64, None),
         };
         let (scales, map, absmax, offset, nested_block) = match scales {
-            None => (None, None, None, 0.0, 1),
+            None => (if let Weight::Int8(weight) = part { Some(&weight.absmax) } else { None }, None, None, 0.0, 1),
             Some(Scales::Plain(scales)) => (Some(scales), None, None, 0.0, 1),
             Some(Scales::Nested { codes, map, absmax, offset, block }) => {
                 (Some(codes), Some(map), Some(absmax), *offset, *block)
@@ -146,6 +156,7 @@ fn group_words(
                 adapter.map_or(0, |(_, columns)| columns.column),
                 i64::from(bias.is_some_and(|bias| bias.kind() != kind)),
             ),
+            pair(bits, 0),
         ]);
         first_row += rows;
         if fast {
@@ -185,6 +196,7 @@ fn check_operands(
         match part {
             Weight::Dense(weight) => check.tensor("weight", weight, kind, &[rows, width])?,
             Weight::Nf4(weight) => check_nf4(check, weight)?,
+            Weight::Int8(weight) => weight.check(check)?,
         }
         if let Some(bias) = biases.get(number).copied().flatten() {
             check.require(layout.bias.is_some(), || "a bias in a layout without a column for it".to_owned())?;
@@ -235,6 +247,7 @@ fn reference(
     let unpack = |part: &Weight| match part {
         Weight::Dense(weight) => Ok(weight.shallow_clone()),
         Weight::Nf4(weight) => weight.reference(kind),
+        Weight::Int8(weight) => weight.reference(kind),
     };
     if let ([part], 0) = (parts, layout.extra()) {
         return unpack(part);

@@ -14,13 +14,35 @@ fn packed(shape: [i64; 2], seed: i64, double_quant: bool, device: Device) -> Wei
     Weight::Nf4(Nf4::new(&tensor, shape, device).unwrap())
 }
 
+/// The same in 8 bits.
+fn in_8_bits(shape: [i64; 2], seed: i64, device: Device) -> Weight {
+    let Int8 { codes, absmax } = quantise_int8(&(normal(&shape, seed) * 0.02)).unwrap();
+    Weight::Int8(Int8 { codes: codes.to_device(device), absmax: absmax.to_device(device) })
+}
+
 /// A group with one part of each sort, adapters on the outer two and a bias on two, in the way of a test.
 fn group(width: i64, rows: [i64; 3], ranks: [Option<i64>; 3], bias: bool, kind: Kind, device: Device) -> Tensor {
-    let parts = [
-        packed([rows[0], width], 1, true, device),
-        Weight::Dense((normal(&[rows[1], width], 2) * 0.02).to_kind(kind).to_device(device)),
-        packed([rows[2], width], 3, false, device),
-    ];
+    let dense = |number: usize, seed| {
+        Weight::Dense((normal(&[rows[number], width], seed) * 0.02).to_kind(kind).to_device(device))
+    };
+    let nf4 = [packed([rows[0], width], 1, true, device), dense(1, 2), packed([rows[2], width], 3, false, device)];
+    let first = of_parts(&nf4, width, rows, ranks, bias, kind, device);
+    let int8 = [in_8_bits([rows[0], width], 11, device), packed([rows[1], width], 12, true, device), dense(2, 13)];
+    let second = of_parts(&int8, width, rows, ranks, bias, kind, device);
+    let all = [1, 2, 3].map(|number: i64| in_8_bits([rows[number as usize - 1], width], 20 + number, device));
+    let third = of_parts(&all, width, rows, ranks, bias, kind, device);
+    Tensor::cat(&[first, second, third], 0)
+}
+
+fn of_parts(
+    parts: &[Weight; 3],
+    width: i64,
+    rows: [i64; 3],
+    ranks: [Option<i64>; 3],
+    bias: bool,
+    kind: Kind,
+    device: Device,
+) -> Tensor {
     let layout = Layout::new(width, &ranks, bias);
     let a_RI = Tensor::zeros([1, 1], (master(kind), device));
     let b: Vec<Tensor> = layout
@@ -72,7 +94,8 @@ fn the_kernel_gives_the_bits_of_the_reference() {
 #[test]
 fn every_column_is_what_the_layout_says() {
     let (width, rows) = (50, [3, 4, 5]);
-    let found = group(width, rows, [Some(3), None, Some(5)], true, Kind::Double, Device::Cpu);
+    // The first of the groups.
+    let found = group(width, rows, [Some(3), None, Some(5)], true, Kind::Double, Device::Cpu).narrow(0, 0, 12);
     assert_eq!(found.size(), [12, 64]);
     let number = |row: i64, column: i64| found.double_value(&[row, column]);
     let [b0, b2] = [normal(&[3, 3], 4), normal(&[5, 5], 6)];
@@ -93,6 +116,57 @@ fn every_column_is_what_the_layout_says() {
     assert_eq!(found.narrow(0, 3, 4).narrow(1, 0, 50), dense);
     let Weight::Nf4(weight) = packed([5, 50], 3, false, Device::Cpu) else { panic!("not packed") };
     assert_eq!(found.narrow(0, 7, 5).narrow(1, 0, 50), weight.reference(Kind::Double).unwrap());
+}
+
+/// Codes, scales and values of `tests/fixtures/int8.safetensors`, which bitsandbytes made.
+#[test]
+fn codes_of_8_bits_are_those_of_bitsandbytes() {
+    let bytes = include_bytes!("../../../tests/fixtures/int8.safetensors");
+    let file = safetensors::SafeTensors::deserialize(bytes).unwrap();
+    let tensor = |name: String| {
+        let view = file.tensor(&name).unwrap();
+        let shape: Vec<i64> = view.shape().iter().map(|side| *side as i64).collect();
+        let kind = match view.dtype() {
+            safetensors::Dtype::F32 => Kind::Float,
+            safetensors::Dtype::F16 => Kind::Half,
+            safetensors::Dtype::BF16 => Kind::BFloat16,
+            safetensors::Dtype::I8 => Kind::Int8,
+            other => panic!("{other:?}"),
+        };
+        Tensor::f_from_data_size(view.data(), &shape, kind).unwrap()
+    };
+    for device in [Some(Device::Cpu), cuda()].into_iter().flatten() {
+        for name in ["float32", "bfloat16", "float16", "ties"] {
+            let of = |part: &str| tensor(format!("{name}.{part}")).to_device(device);
+            let found = quantise_int8(&of("weight")).unwrap();
+            assert!(found.codes.equal(&of("codes")), "{name} {device:?}");
+            assert!(found.absmax.equal(&of("absmax")), "{name} {device:?}");
+            let [rows, width] = found.shape();
+            let layout = Layout::new(width, &[None], false);
+            for (kind, values) in [(Kind::Half, "values_f16"), (Kind::Float, "values_f32")] {
+                let weight = Weight::Int8(Int8 { codes: of("codes"), absmax: of("absmax") });
+                let values_OI = materialise(&[&weight], &[], &layout, &[], kind).unwrap();
+                assert_eq!(values_OI.size(), [rows, width]);
+                assert!(values_OI.equal(&of(values)), "{name} {kind:?} {device:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_of_zeros_and_what_is_not_finite() {
+    for device in [Some(Device::Cpu), cuda()].into_iter().flatten() {
+        let weight = normal(&[3, 10], 1).to_device(device);
+        let _ = weight.get(1).zero_();
+        let found = quantise_int8(&weight).unwrap();
+        assert_eq!(found.codes.get(1).abs().max().int64_value(&[]), 0);
+        assert_eq!(found.codes.abs().amax([1].as_slice(), false).int64_value(&[0]), 127);
+        for bad in [f64::NAN, f64::INFINITY, 1e5] {
+            let _ = weight.get(2).get(4).fill_(bad);
+            let message = quantise_int8(&weight).unwrap_err().to_string();
+            assert!(message.contains("a value of row 2 is NaN, or too large for float16"), "{message}");
+        }
+    }
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! The whole decoder over one pass: embedding, layers, head; forward and, layer by layer, backward.
 #![expect(non_snake_case, reason = "shape suffixes: T tokens, D width of the residual stream, N labelled positions")]
 
-use pipe_kernels::upload;
+use pipe_kernels::{
+    ops::{Noise, add_noise},
+    upload,
+};
 use tch::{Device, Tensor};
 
 use crate::{
@@ -10,7 +13,7 @@ use crate::{
     batch::PackedBatch,
     dropout::PassDropout,
     embedding::Table,
-    error::Result,
+    error::{Error, Place as Where, Result},
     head::{Head, Targets},
     layer::{Activations, Depth, Layer},
     norm::Stream,
@@ -123,19 +126,19 @@ impl Decoder {
     /// The residual stream behind the last layer.
     pub(crate) fn forward(&self, pass: &Pass, parameters: &[Parameter]) -> Result<Stream> {
         let mut stream = Stream::new(self.embed(pass, parameters)?);
-        for layer in &self.layers {
-            stream = layer.forward(&stream, pass, parameters)?.0;
+        for (number, layer) in self.layers.iter().enumerate() {
+            stream = layer.forward(&stream, pass, parameters).map_err(within(Where::Forward(number)))?.0;
         }
         Ok(stream)
     }
 
-    /// The negative log-likelihood of every target, `[N]`, with `noise_TD` added to the embedding's output if there is some;
+    /// The negative log-likelihood of every target, `[N]`, with `noise` added to the embedding's output if there is some;
     /// adds the gradient of their sum, divided by `count`, to the
     /// parameters.
     pub(crate) fn forward_backward(
         &self,
         pass: &Pass,
-        (batch, noise_TD): (&PackedBatch, Option<Tensor>),
+        (batch, noise): (&PackedBatch, Option<Noise>),
         (targets, count): (&Targets, f64),
         parameters: &mut [Parameter],
         mut observe: Option<&mut Observer<'_>>,
@@ -149,15 +152,16 @@ impl Decoder {
             Some(table) => table.prepare(&batch.ids, self.padding)?,
             None => None,
         };
-        let mut h_TD = self.embed(pass, parameters)?;
-        if let Some(noise_TD) = noise_TD {
-            h_TD = h_TD.f_add(&noise_TD)?;
+        let h_TD = self.embed(pass, parameters).map_err(within(Where::Embedding))?;
+        if let Some(noise) = noise {
+            add_noise(&h_TD, &noise)?;
         }
         let mut stream = Stream::new(h_TD);
         show(Place::Embedding, &|| stream.sum())?;
         let mut kept = Vec::with_capacity(self.layers.len());
         for (number, layer) in self.layers.iter().enumerate() {
-            let (behind, activations) = layer.forward(&stream, pass, parameters)?;
+            let (behind, activations) =
+                layer.forward(&stream, pass, parameters).map_err(within(Where::Forward(number)))?;
             show(Place::Layer(number), &|| behind.sum())?;
             if self.lowest.is_some() {
                 kept.push(if self.checkpointing {
@@ -168,7 +172,8 @@ impl Decoder {
             }
             stream = behind;
         }
-        let (losses_N, mut gradient) = self.head.loss_backward(&stream, targets, count, parameters)?;
+        let (losses_N, mut gradient) =
+            self.head.loss_backward(&stream, targets, count, parameters).map_err(within(Where::Head))?;
         drop(stream);
         show(Place::Loss, &|| Ok(losses_N.shallow_clone()))?;
         show(Place::HeadGradient, &|| Ok(gradient.exact.shallow_clone()))?;
@@ -176,18 +181,25 @@ impl Decoder {
         for (number, (layer, kept)) in self.layers.iter().zip(kept).enumerate().rev() {
             let activations = match kept {
                 Kept::Everything(activations) => activations,
-                Kept::Input(h_TD) => layer.activations(&Stream::new(h_TD), pass, parameters)?,
+                Kept::Input(h_TD) => {
+                    layer.activations(&Stream::new(h_TD), pass, parameters).map_err(within(Where::Backward(number)))?
+                }
             };
             let depth = if number == 0 { lowest } else { Depth::Input };
-            match layer.backward(gradient, activations, depth, pass, parameters)? {
+            let before = layer.backward(gradient, activations, depth, pass, parameters);
+            match before.map_err(within(Where::Backward(number)))? {
                 Some(before) => gradient = before,
                 None => return Ok(losses_N),
             }
             show(Place::LayerGradient(number), &|| Ok(gradient.exact.shallow_clone()))?;
         }
         if let (Some(table), Some(rows)) = (self.embedding_gradient(parameters), &rows) {
-            table.add_rows(&gradient.exact, rows)?;
+            table.add_rows(&gradient.exact, rows).map_err(within(Where::Embedding))?;
         }
         Ok(losses_N)
     }
+}
+
+fn within(place: Where) -> impl Fn(Error) -> Error {
+    move |error| error.at(place)
 }

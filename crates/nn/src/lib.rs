@@ -21,7 +21,6 @@
 
 mod attention;
 mod batch;
-mod counters;
 mod decoder;
 mod diagnose;
 mod dropout;
@@ -53,7 +52,7 @@ pub mod sampler;
 pub mod schedule;
 
 pub use batch::{IGNORED_LABEL, PackedBatch, Sample};
-pub use error::Error;
+pub use error::{Error, Place};
 pub use lora::{LoraConfig, TARGET_MODULES};
 pub use model::{BatchLoss, Model, ModelOptions, PendingLoss};
 pub use parameter::{Parameter, Parameters};

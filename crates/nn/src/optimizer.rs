@@ -10,7 +10,7 @@ use pipe_kernels::{
 use tch::{Kind, Tensor};
 
 use crate::{
-    Error, Parameters,
+    Error, Parameters, Place,
     error::Result,
     parameter::{Gradient, Value},
     table_gradient::Rows,
@@ -73,6 +73,10 @@ impl AdamW {
     /// # Errors
     /// If the device has no memory for them.
     pub fn new(options: AdamWOptions, parameters: &Parameters) -> std::result::Result<Self, Error> {
+        Self::with_states(options, parameters).map_err(|error| error.at(Place::Optimizer))
+    }
+
+    fn with_states(options: AdamWOptions, parameters: &Parameters) -> Result<Self> {
         let (flat, _) = parameters.flat();
         let (kind, device) = (flat.f_kind()?, flat.device());
         let mut tables = Vec::new();
@@ -133,6 +137,10 @@ impl AdamW {
         learning_rate: f64,
     ) -> std::result::Result<PendingNorm, Error> {
         let _guard = tch::no_grad_guard();
+        self.step(parameters, learning_rate).map_err(|error| error.at(Place::Optimizer))
+    }
+
+    fn step(&mut self, parameters: &mut Parameters, learning_rate: f64) -> Result<PendingNorm> {
         let clipped = self.measure(parameters)?;
         self.updates += 1;
         let AdamWOptions { beta1, beta2, epsilon, weight_decay, .. } = self.options;

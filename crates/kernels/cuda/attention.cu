@@ -458,24 +458,21 @@ __device__ __forceinline__ void backward(const element* dy, const element* q, co
     }
 }
 
-#define KERNELS(D)                                                                                                     \
-    extern "C" __global__ void __launch_bounds__(THREADS, 2)                                                           \
-        attention_##D(const element* q, const element* k, const element* v, const Item* items, Shape shape,            \
-                      element* y, float* lse) {                                                                        \
-        forward<D>(q, k, v, items, shape, y, lse);                                                                     \
-    }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(THREADS)                                                              \
-        attention_delta_##D(const element* dy, const element* y, Shape shape, float* delta) {                          \
-        products<D>(dy, y, shape, delta);                                                                              \
-    }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(THREADS, 1)                                                           \
-        attention_backward_##D(const element* dy, const element* q, const element* k, const element* v,                \
-                               const float* lse, const float* delta, const Item* items, Shape shape, element* dq,      \
-                               element* dk, element* dv) {                                                             \
-        backward<D>(dy, q, k, v, lse, delta, items, shape, dq, dk, dv);                                                \
-    }
-KERNELS(64)
-KERNELS(80)
-KERNELS(96)
-KERNELS(128)
+// WIDTH of the heads is the compiler's option: a model has one, and each takes seconds to compile.
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
+    attention(const element* q, const element* k, const element* v, const Item* items, Shape shape, element* y,
+              float* lse) {
+    forward<WIDTH>(q, k, v, items, shape, y, lse);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    attention_delta(const element* dy, const element* y, Shape shape, float* delta) {
+    products<WIDTH>(dy, y, shape, delta);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    attention_backward(const element* dy, const element* q, const element* k, const element* v, const float* lse,
+                       const float* delta, const Item* items, Shape shape, element* dq, element* dk, element* dv) {
+    backward<WIDTH>(dy, q, k, v, lse, delta, items, shape, dq, dk, dv);
+}
 #endif

@@ -16,7 +16,8 @@ use tch::{Device, Kind, Tensor};
 use crate::{
     Error,
     element::Element,
-    nvrtc::{Architecture, Source, machine_code},
+    nvrtc::{Architecture, Source},
+    prepare::code,
 };
 
 /// Parameters of a kernel, collected and then launched. The order and the types of the pushes are those of the CUDA
@@ -136,7 +137,7 @@ fn find(source: &Source, function: &'static str, element: Element, device: Devic
     let module = match loaded.modules.get(&(source.name, element, ordinal)) {
         Some(module) => *module,
         None => {
-            let code = machine_code(source, element, architecture(device)?)?;
+            let code = code(source, element, architecture(device)?)?;
             // SAFETY: `code` is a whole machine code file, which the driver copies.
             let module = unsafe { result::module::load_data(code.as_ptr().cast()) };
             let module = Module(module.map_err(|error| driver("cuModuleLoadData", &error))?);
@@ -199,10 +200,24 @@ fn enter(ordinal: usize) -> Result<(), Error> {
     unsafe { result::ctx::set_current(context as sys::CUcontext) }.map_err(|error| driver("cuCtxSetCurrent", &error))
 }
 
-fn architecture(device: Device) -> Result<Architecture, Error> {
+/// What a card can run.
+pub(crate) fn architecture(device: Device) -> Result<Architecture, Error> {
     use sys::CUdevice_attribute_enum as Attribute;
+    ordinal(device)?;
+    result::init().map_err(|error| driver("cuInit", &error))?;
     let major = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     Architecture(major, attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?).check()
+}
+
+/// What is free of a card's memory, and what it has, in bytes.
+pub(crate) fn device_memory(card: usize) -> Option<(u64, u64)> {
+    // SAFETY: only asks the dynamic linker for names.
+    if !unsafe { sys::is_culib_present() } {
+        return None;
+    }
+    enter(card).ok()?;
+    let (free, total) = result::mem_get_info().ok()?;
+    Some((free as u64, total as u64))
 }
 
 fn attribute(device: Device, attribute: sys::CUdevice_attribute) -> Result<i32, Error> {

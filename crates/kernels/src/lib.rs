@@ -14,6 +14,8 @@ mod launch;
 mod memory;
 mod nvml;
 mod nvrtc;
+mod out_of_memory;
+mod prepare;
 mod readback;
 mod shim;
 mod stream;
@@ -29,6 +31,8 @@ pub use flash::{Attended, Packing, flash_attention, flash_attention_backward};
 pub use host_stack::HostStack;
 pub use memory::{CudaMemory, cuda_memory, empty_cuda_cache, reset_cuda_peak};
 pub use nvml::{NvmlDevice, NvmlMemory};
+pub use out_of_memory::OutOfMemory;
+pub use prepare::{Preparation, prepare};
 pub use readback::{Readback, upload, upload_tensor};
 pub use shim::{set_cudnn_benchmark, set_deterministic, set_tf32};
 

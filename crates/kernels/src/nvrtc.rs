@@ -16,15 +16,29 @@ use crate::{Error, cuda, element::Element};
 /// A CUDA source of this crate.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Source {
-    /// Its file's name without ending.
+    /// Its own: that of its file without ending, and behind it what tells apart several sources of one file.
     pub(crate) name: &'static str,
     pub(crate) text: &'static str,
+    /// An option of the compiler, `-DNAME=VALUE`, or nothing.
+    pub(crate) define: &'static str,
 }
 
-/// A source of the folder `cuda`, by its name.
+/// A source of the folder `cuda`, by its name; or one of several of a file, for a value of a macro of it. They are
+/// compiled apart, so that nobody waits for what is not used.
 macro_rules! source {
     ($name:literal) => {
-        $crate::nvrtc::Source { name: $name, text: include_str!(concat!("../../cuda/", $name, ".cu")) }
+        $crate::nvrtc::Source {
+            name: $name,
+            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/cuda/", $name, ".cu")),
+            define: "",
+        }
+    };
+    ($name:literal, $define:ident = $value:literal) => {
+        $crate::nvrtc::Source {
+            name: concat!($name, "_", $value),
+            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/cuda/", $name, ".cu")),
+            define: concat!("-D", stringify!($define), "=", $value),
+        }
     };
 }
 pub(crate) use source;
@@ -67,6 +81,13 @@ pub(crate) fn machine_code(source: &Source, element: Element, architecture: Arch
     Ok(code)
 }
 
+/// The machine code of a source, compiled now.
+#[cfg(test)]
+pub(crate) fn compile(source: &Source, element: Element, architecture: Architecture) -> Result<Vec<u8>, Error> {
+    load_library()?;
+    Program { source, element, architecture }.compile()
+}
+
 struct Program<'a> {
     source: &'a Source,
     element: Element,
@@ -74,13 +95,15 @@ struct Program<'a> {
 }
 
 impl Program<'_> {
-    fn options(&self) -> [String; 3] {
+    fn options(&self) -> Vec<String> {
         let Architecture(major, minor) = self.architecture;
-        [
+        let mut options = vec![
             format!("--gpu-architecture=sm_{major}{minor}"),
             "--std=c++17".to_owned(),
             format!("-DELEMENT={}", self.element as i32),
-        ]
+        ];
+        options.extend((!self.source.define.is_empty()).then(|| self.source.define.to_owned()));
+        options
     }
 
     /// Names all that the code depends on.
@@ -198,13 +221,16 @@ mod tests {
         let files = std::fs::read_dir(folder)
             .unwrap()
             .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|ending| ending == "cu"));
-        assert_eq!(files.count(), crate::ops::SOURCES.len(), "a source is not listed in `SOURCES`");
+        let texts: std::collections::HashSet<_> =
+            crate::ops::all_sources().into_iter().map(|source| source.text).collect();
+        assert_eq!(files.count(), texts.len(), "a source is not in `sources_of_training`");
         std::thread::scope(|scope| {
             for part in ARCHITECTURES.chunks(3) {
                 scope.spawn(move || {
                     for architecture in part {
+                        let sources = crate::ops::all_sources().into_iter();
                         for (source, element) in
-                            crate::ops::SOURCES.iter().flat_map(|source| Element::ALL.map(|element| (source, element)))
+                            sources.flat_map(|source| Element::ALL.map(|element| (source, element)))
                         {
                             let program = Program { source, element, architecture: *architecture };
                             let code = program.compile().unwrap_or_else(|error| panic!("{architecture:?}: {error}"));
@@ -219,7 +245,8 @@ mod tests {
     #[test]
     fn an_error_shows_the_compilers_words() {
         load_library().unwrap();
-        let source = Source { name: "broken", text: "extern \"C\" __global__ void broken() { nonsense; }" };
+        let text = "extern \"C\" __global__ void broken() { nonsense; }";
+        let source = Source { name: "broken", text, define: "" };
         let program = Program { source: &source, element: Element::Float32, architecture: Architecture::OLDEST };
         let message = program.compile().unwrap_err().to_string();
         assert!(message.contains("broken.cu(1)") && message.contains("nonsense"), "{message}");
@@ -228,7 +255,8 @@ mod tests {
     #[test]
     fn names_depend_on_all_that_goes_in() {
         load_library().unwrap();
-        let sources = ["one", "two"].map(|text| Source { name: "same", text });
+        let sources = [("one", ""), ("two", ""), ("one", "-DMORE=1")];
+        let sources = sources.map(|(text, define)| Source { name: "same", text, define });
         let mut names = Vec::new();
         for source in &sources {
             for element in Element::ALL {

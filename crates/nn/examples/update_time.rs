@@ -106,7 +106,15 @@ fn options(device: tch::Device, save: bool, residency: Residency) -> ModelOption
         use_rslora: true,
         modules_to_save: if save { names(&["embed_tokens", "lm_head"]) } else { Vec::new() },
     };
-    ModelOptions { lora, precision: Precision::Bf16, device, residency, neftune_noise_alpha: None, seed: 42 }
+    ModelOptions {
+        lora,
+        precision: Precision::Bf16,
+        load_in_8bit: false,
+        device,
+        residency,
+        neftune_noise_alpha: None,
+        seed: 42,
+    }
 }
 
 fn batch(lengths: &[usize], vocab_size: usize) -> PackedBatch {

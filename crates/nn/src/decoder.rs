@@ -1,17 +1,20 @@
 //! The whole decoder over one pass: embedding, layers, head; forward and, layer by layer, backward.
 #![expect(non_snake_case, reason = "shape suffixes: T tokens, D width of the residual stream, N labelled positions")]
 
-use pipe_kernels::upload;
+use pipe_kernels::{
+    ops::{Noise, add_noise},
+    upload,
+};
 use pipe_memory::Residency;
 use tch::{Device, Tensor};
 
 use crate::{
     Parameter, Precision,
-    attention::{Attention, Operands},
+    attention::Attention,
     batch::PackedBatch,
     dropout::PassDropout,
     embedding::Table,
-    error::Result,
+    error::{Error, Place as Where, Result},
     head::{Head, Targets},
     layer::{Depth, Layer},
     layer_inputs::LayerInputs,
@@ -121,20 +124,29 @@ impl Decoder {
     /// The residual stream behind the last layer.
     pub(crate) fn forward(&self, pass: &Pass, parameters: &[Parameter]) -> Result<Stream> {
         let mut stream = Stream::new(self.embed(pass, parameters)?);
-        for layer in &self.layers {
-            let attend = |operands: Operands| Ok(pass.attention.forward(&operands)?.output);
-            stream = layer.pass_through(stream, pass, parameters, attend)?.1;
+        for (number, layer) in self.layers.iter().enumerate() {
+            stream = self.pass_through(layer, stream, pass, parameters).map_err(within(Where::Forward(number)))?.1;
         }
         Ok(stream)
     }
 
-    /// The negative log-likelihood of every target, `[N]`, with `noise_TD` added to the embedding's output if there is some;
+    fn pass_through(
+        &self,
+        layer: &Layer,
+        stream: Stream,
+        pass: &Pass,
+        parameters: &[Parameter],
+    ) -> Result<(Tensor, Stream)> {
+        layer.pass_through(stream, pass, parameters, |operands| Ok(pass.attention.forward(&operands)?.output))
+    }
+
+    /// The negative log-likelihood of every target, `[N]`, with `noise` added to the embedding's output if there is some;
     /// adds the gradient of their sum, divided by `count`, to the parameters. The inputs of layers that are computed again
     /// wait in `inputs`.
     pub(crate) fn forward_backward(
         &self,
         pass: &Pass,
-        (batch, noise_TD): (&PackedBatch, Option<Tensor>),
+        (batch, noise): (&PackedBatch, Option<Noise>),
         (targets, count): (&Targets, f64),
         (parameters, inputs): (&mut [Parameter], &mut LayerInputs),
         mut observe: Option<&mut Observer<'_>>,
@@ -148,9 +160,9 @@ impl Decoder {
             Some(table) => table.prepare(&batch.ids, self.padding)?,
             None => None,
         };
-        let mut h_TD = self.embed(pass, parameters)?;
-        if let Some(noise_TD) = noise_TD {
-            h_TD = h_TD.f_add(&noise_TD)?;
+        let h_TD = self.embed(pass, parameters).map_err(within(Where::Embedding))?;
+        if let Some(noise) = noise {
+            add_noise(&h_TD, &noise)?;
         }
         let mut stream = Stream::new(h_TD);
         show(Place::Embedding, &|| stream.sum())?;
@@ -161,21 +173,22 @@ impl Decoder {
         };
         let mut kept = Vec::with_capacity(self.layers.len() - again);
         for (number, layer) in self.layers.iter().enumerate() {
+            let place = within(Where::Forward(number));
             if number < again {
-                let attend = |operands: Operands| Ok(pass.attention.forward(&operands)?.output);
-                let (input_TD, behind) = layer.pass_through(stream, pass, parameters, attend)?;
+                let (input_TD, behind) = self.pass_through(layer, stream, pass, parameters).map_err(place)?;
                 if self.lowest.is_some() {
                     inputs.push(input_TD)?;
                 }
                 stream = behind;
             } else {
-                let (behind, activations) = layer.forward(&stream, pass, parameters)?;
+                let (behind, activations) = layer.forward(&stream, pass, parameters).map_err(place)?;
                 kept.push(activations);
                 stream = behind;
             }
             show(Place::Layer(number), &|| stream.sum())?;
         }
-        let (losses_N, mut gradient) = self.head.loss_backward(&stream, targets, count, parameters)?;
+        let (losses_N, mut gradient) =
+            self.head.loss_backward(&stream, targets, count, parameters).map_err(within(Where::Head))?;
         drop(stream);
         show(Place::Loss, &|| Ok(losses_N.shallow_clone()))?;
         show(Place::HeadGradient, &|| Ok(gradient.exact.shallow_clone()))?;
@@ -185,19 +198,25 @@ impl Decoder {
                 Some(activations) => activations,
                 None => {
                     let input = Stream::new(inputs.pop()?);
-                    layer.activations(&input, pass, parameters, self.residency.keep_unpacked)?
+                    let again = layer.activations(&input, pass, parameters, self.residency.keep_unpacked);
+                    again.map_err(within(Where::Backward(number)))?
                 }
             };
             let depth = if number == 0 { lowest } else { Depth::Input };
-            match layer.backward(gradient, activations, depth, pass, parameters)? {
+            let before = layer.backward(gradient, activations, depth, pass, parameters);
+            match before.map_err(within(Where::Backward(number)))? {
                 Some(before) => gradient = before,
                 None => return Ok(losses_N),
             }
             show(Place::LayerGradient(number), &|| Ok(gradient.exact.shallow_clone()))?;
         }
         if let (Some(table), Some(rows)) = (self.embedding_gradient(parameters), &rows) {
-            table.add_rows(&gradient.exact, rows)?;
+            table.add_rows(&gradient.exact, rows).map_err(within(Where::Embedding))?;
         }
         Ok(losses_N)
     }
+}
+
+fn within(place: Where) -> impl Fn(Error) -> Error {
+    move |error| error.at(place)
 }

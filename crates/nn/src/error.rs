@@ -1,6 +1,8 @@
 //! What can go wrong in a model.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
+
+use pipe_kernels::OutOfMemory;
 
 /// The result of most functions of this crate.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
@@ -9,7 +11,15 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// libtorch refused; out of memory, mostly.
+    /// The device had too little memory, and where that was is known.
+    #[error("{memory} (in {place})")]
+    OutOfMemory {
+        /// What it had and what was asked for.
+        memory: OutOfMemory,
+        /// What was being computed.
+        place: Place,
+    },
+    /// libtorch refused.
     #[error("libtorch: {}", first_line(source))]
     Torch {
         /// Its own error.
@@ -86,15 +96,56 @@ pub enum Error {
     EmptyBatch,
 }
 
+/// A part of the computation, with the number of the layer, counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The weights on their way to the device.
+    Weights,
+    /// The embedding, its noise and its gradient.
+    Embedding,
+    /// A layer's forward pass.
+    Forward(usize),
+    /// A layer's backward pass.
+    Backward(usize),
+    /// The head with the loss and their gradients.
+    Head,
+    /// The update of the trained weights.
+    Optimizer,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Weights => write!(formatter, "the weights on their way to the device"),
+            Self::Embedding => write!(formatter, "the embedding"),
+            Self::Forward(layer) => write!(formatter, "the forward pass of layer {layer}"),
+            Self::Backward(layer) => write!(formatter, "the backward pass of layer {layer}"),
+            Self::Head => write!(formatter, "the head and the loss"),
+            Self::Optimizer => write!(formatter, "the optimizer"),
+        }
+    }
+}
+
 impl Error {
     /// Whether the device had too little memory.
     pub fn is_out_of_memory(&self) -> bool {
-        let text = match self {
-            Self::Torch { source } => source.to_string(),
-            Self::Kernels(source) => source.to_string(),
-            _ => return false,
-        };
-        text.contains("out of memory") || text.contains("can't allocate memory") || text.contains("not enough memory")
+        matches!(self, Self::OutOfMemory { .. }) || self.memory().is_some()
+    }
+
+    /// Says where memory ran out, if that is what is wrong and nobody has said it closer to the place.
+    pub(crate) fn at(self, place: Place) -> Self {
+        match self.memory() {
+            Some(memory) => Self::OutOfMemory { memory, place },
+            None => self,
+        }
+    }
+
+    fn memory(&self) -> Option<OutOfMemory> {
+        match self {
+            Self::Torch { source } => OutOfMemory::of(&source.to_string()),
+            Self::Kernels(source) => OutOfMemory::of(&source.to_string()),
+            _ => None,
+        }
     }
 }
 
@@ -102,4 +153,27 @@ impl Error {
 fn first_line(error: &tch::TchError) -> String {
     let text = error.to_string();
     text.lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use tch::{Device, Kind, Tensor};
+
+    use super::*;
+
+    #[test]
+    fn what_ran_out_of_memory_says_where() {
+        let refused = || Tensor::f_empty([1 << 46], (Kind::Float, Device::Cpu)).unwrap_err();
+        for error in [Error::from(refused()), Error::Kernels(refused().into())] {
+            assert!(error.is_out_of_memory());
+            let error = error.at(Place::Backward(3)).at(Place::Optimizer);
+            assert!(error.is_out_of_memory());
+            let text = error.to_string();
+            assert!(text.starts_with("the machine is out of memory: 262144.00 GiB was asked for"), "{text}");
+            assert!(text.ends_with(" is free (in the backward pass of layer 3)"), "{text}");
+        }
+        let other = Error::EmptyBatch.at(Place::Head);
+        assert!(!other.is_out_of_memory() && matches!(other, Error::EmptyBatch));
+    }
 }

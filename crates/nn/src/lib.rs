@@ -21,7 +21,6 @@
 
 mod attention;
 mod batch;
-mod counters;
 mod decoder;
 mod diagnose;
 mod dropout;
@@ -55,7 +54,7 @@ pub mod sampler;
 pub mod schedule;
 
 pub use batch::{IGNORED_LABEL, PackedBatch, Sample};
-pub use error::Error;
+pub use error::{Error, Place};
 pub use lora::{LoraConfig, TARGET_MODULES};
 pub use loss_scale::LossScale;
 pub use model::{BatchLoss, Model, ModelOptions, PendingLoss};

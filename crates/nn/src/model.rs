@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use pipe_hf::{AdapterTensor, ModelConfig};
-use pipe_kernels::Readback;
+use pipe_kernels::{Preparation, Readback};
 use tch::{Device, Tensor};
 
 use crate::{
-    Error, LoraConfig, PackedBatch, Parameter, Precision, Residency,
+    Error, LoraConfig, PackedBatch, Parameter, Place, Precision, Residency,
     decoder::{Decoder, Observer, Shape},
     dropout::Dropout,
     embedding::Table,
@@ -72,6 +72,8 @@ pub struct Model {
     dropout: Dropout,
     neftune: Option<Neftune>,
     loss_scale: f64,
+    /// Kernels in work, for as long as the model lives.
+    _kernels: Preparation,
 }
 
 impl Model {
@@ -81,9 +83,15 @@ impl Model {
     /// If the folder or the LoRA settings are not sound, or the device has too little memory.
     pub fn load(dir: &Path, options: &ModelOptions) -> std::result::Result<Self, Error> {
         let _guard = tch::no_grad_guard();
+        Self::read(dir, options).map_err(|error| error.at(Place::Weights))
+    }
+
+    fn read(dir: &Path, options: &ModelOptions) -> Result<Self> {
         let ModelOptions { lora, precision, device, residency, neftune_noise_alpha, seed, .. } = options;
         lora.check()?;
         let config = ModelConfig::open(dir)?;
+        // Compiled while the weights are read.
+        let kernels = pipe_kernels::prepare(precision.compute(), config.head_dim as i64, *device);
         let loader = Loader::open(dir, &config, (*precision, *device), options.load_in_8bit)?;
         let mut parameters = Vec::new();
         let tied = config.tie_word_embeddings;
@@ -120,7 +128,7 @@ impl Model {
         let dropout = Dropout { probability: lora.lora_dropout, seed: *seed };
         let neftune = neftune_noise_alpha.map(|alpha| Neftune { alpha, seed: *seed });
         let (parameters, inputs) = (Parameters::new(parameters)?, LayerInputs::new(*residency, *device)?);
-        Ok(Self { config, decoder, parameters, inputs, dropout, neftune, loss_scale: 1.0 })
+        Ok(Self { config, decoder, parameters, inputs, dropout, neftune, loss_scale: 1.0, _kernels: kernels })
     }
 
     /// The shape of the base.
@@ -208,7 +216,8 @@ impl Model {
         };
         let pass = self.decoder.pass(batch, None)?;
         let h = self.decoder.forward(&pass, self.parameters.list())?;
-        PendingLoss::new(&self.decoder.head.loss(&h, &targets, self.parameters.list())?, batch)?.read()
+        let losses = self.decoder.head.loss(&h, &targets, self.parameters.list());
+        PendingLoss::new(&losses.map_err(|error| error.at(Place::Head))?, batch)?.read()
     }
 
     /// The logits of every position of a pass, without dropout, `[tokens, vocabulary]`, float32. For short texts: the
@@ -240,7 +249,7 @@ impl Model {
         let Some(targets) = Targets::new(batch, device)? else { return Ok(PendingLoss::none(batch)) };
         let pass = self.decoder.pass(batch, self.dropout.pass(update, batch, device)?)?;
         let width = self.config.hidden_size;
-        let noise = self.neftune.map(|neftune| neftune.noise(update, batch, width, device)).transpose()?;
+        let noise = self.neftune.map(|neftune| neftune.pass(update, batch, width, device)).transpose()?;
         let losses = self.decoder.forward_backward(
             &pass,
             (batch, noise),

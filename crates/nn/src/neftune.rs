@@ -1,21 +1,15 @@
-//! Noise on the embedding's output while training (NEFTune), drawn from the [`Counters`] of the pass.
+//! Noise on the embedding's output while training (NEFTune), never stored: the kernel draws it from counters.
 //!
 //! A value of a sample of `L` tokens and width `D` is uniform in `±alpha / sqrt(L D)`. Transformers takes the padded length
 //! of the batch for `L`; samples are not padded here, so it is the sample's own.
 //!
 //! # Source
 //! Jain et al., arXiv:2310.05914; `neftune_noise_alpha` of Transformers.
-#![expect(non_snake_case, reason = "shape suffixes: T tokens, D width of the residual stream")]
 
-use tch::{Device, Kind, Tensor};
+use pipe_kernels::{ops::Noise, upload};
+use tch::Device;
 
-use crate::{batch::PackedBatch, counters::Counters, error::Result};
-
-/// No linear layer has this number. Part of what a seed means.
-const MODULE: u32 = u32::MAX;
-
-/// Of a word, as many bits as float32 holds exactly: a value is the same wherever it is computed.
-const BITS: u32 = 24;
+use crate::{batch::PackedBatch, dropout::key, error::Result};
 
 /// The noise of a run.
 #[derive(Debug, Clone, Copy)]
@@ -26,40 +20,30 @@ pub(crate) struct Neftune {
 }
 
 impl Neftune {
-    /// The noise of one pass, `[T, D]`, float32.
-    pub(crate) fn noise(&self, update: u64, batch: &PackedBatch, width: usize, device: Device) -> Result<Tensor> {
-        let counters = Counters::new(self.seed, update, batch, device)?;
-        let unit_TD = if device == Device::Cpu { on_cpu(&counters, width)? } else { by_tensors(&counters, width)? };
-        let bounds = batch.spans.iter().flat_map(|span| {
+    /// The noise of `batch`, which is all or a part of `update`.
+    pub(crate) fn pass(&self, update: u64, batch: &PackedBatch, width: usize, device: Device) -> Result<Noise> {
+        let spans = || batch.spans.iter();
+        let places: Vec<i32> = spans().flat_map(|span| std::iter::repeat_n(span.place as i32, span.length)).collect();
+        let positions: Vec<i32> = batch.positions.iter().map(|position| *position as i32).collect();
+        let bounds = spans().flat_map(|span| {
             let bound = (self.alpha / ((span.length * width) as f64).sqrt()) as f32;
             std::iter::repeat_n(bound, span.length)
         });
-        let bounds_T1 = Tensor::f_from_slice(&bounds.collect::<Vec<f32>>())?.f_unsqueeze(1)?.f_to(device)?;
-        Ok(unit_TD.f_mul(&bounds_T1)?)
+        Ok(Noise {
+            key: key(self.seed, update),
+            places_T: upload(&places, device)?,
+            positions_T: upload(&positions, device)?,
+            bounds_T: upload(&bounds.collect::<Vec<f32>>(), device)?,
+        })
     }
 }
-
-/// Values in `[-1, 1)`, `[T, D]`.
-fn on_cpu(counters: &Counters, width: usize) -> Result<Tensor> {
-    let unit = |word: u32| (word >> (32 - BITS)) as f32 * STEP as f32 - 1.0;
-    Ok(Tensor::f_from_slice(&counters.on_cpu(MODULE, width, unit))?.f_view([counters.tokens() as i64, width as i64])?)
-}
-
-/// The same of tensors.
-fn by_tensors(counters: &Counters, width: usize) -> Result<Tensor> {
-    let unit = |word: &Tensor| {
-        let bits = word.f_bitwise_right_shift_tensor_scalar(i64::from(32 - BITS))?.f_to_kind(Kind::Float)?;
-        bits.f_mul_scalar(STEP)?.f_sub_scalar(1.0)
-    };
-    Ok(counters.by_tensors(MODULE, width, unit)?.f_narrow(1, 0, width as i64)?)
-}
-
-/// Between two values.
-const STEP: f64 = 2.0 / (1_u64 << BITS) as f64;
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use pipe_kernels::ops::add_noise;
+    use tch::{Kind, Tensor};
+
     use super::*;
     use crate::Sample;
 
@@ -76,7 +60,10 @@ mod tests {
     }
 
     fn noise(neftune: Neftune, update: u64, samples: &[(u32, usize)], width: usize) -> Tensor {
-        neftune.noise(update, &batch(samples), width, Device::Cpu).unwrap()
+        let batch = batch(samples);
+        let h = Tensor::zeros([batch.tokens() as i64, width as i64], (Kind::Float, Device::Cpu));
+        add_noise(&h, &neftune.pass(update, &batch, width, Device::Cpu).unwrap()).unwrap();
+        h
     }
 
     #[test]
@@ -107,12 +94,5 @@ mod tests {
         ] {
             assert!(!reference.equal(&other));
         }
-    }
-
-    #[test]
-    fn tensors_give_the_same_bits_as_the_cpu() {
-        let batch = batch(&[(0, 13), (5, 40)]);
-        let counters = Counters::new(7, 2, &batch, Device::Cpu).unwrap();
-        assert!(on_cpu(&counters, 30).unwrap().equal(&by_tensors(&counters, 30).unwrap()));
     }
 }

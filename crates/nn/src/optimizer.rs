@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::{
-    Error, LossScale, Parameters,
+    Error, LossScale, Parameters, Place,
     error::Result,
     parameter::{Gradient, Value},
     table_gradient::Rows,
@@ -111,6 +111,10 @@ impl AdamW {
     /// # Errors
     /// If the device has no memory for them.
     pub fn new(options: AdamWOptions, parameters: &Parameters) -> std::result::Result<Self, Error> {
+        Self::with_states(options, parameters).map_err(|error| error.at(Place::Optimizer))
+    }
+
+    fn with_states(options: AdamWOptions, parameters: &Parameters) -> Result<Self> {
         let (flat, _) = parameters.flat();
         let (kind, device) = (flat.f_kind()?, flat.device());
         let moments = |count| match options.states {
@@ -207,6 +211,10 @@ impl AdamW {
         learning_rate: f64,
     ) -> std::result::Result<PendingNorm, Error> {
         let _guard = tch::no_grad_guard();
+        self.step(parameters, learning_rate).map_err(|error| error.at(Place::Optimizer))
+    }
+
+    fn step(&mut self, parameters: &mut Parameters, learning_rate: f64) -> Result<PendingNorm> {
         let clipped = self.measure(parameters)?;
         let AdamWOptions { beta1, beta2, epsilon, weight_decay, .. } = self.options;
         let step = AdamWStep { learning_rate, beta1, beta2, epsilon, weight_decay, update: self.applied() + 1 };

@@ -19,7 +19,13 @@ use crate::{
     nvrtc::{Source, source},
 };
 
-pub(crate) const SOURCE: Source = source!("attention");
+/// A source for each width of heads that there is a kernel for.
+pub(crate) static SOURCES: [(i64, Source); 4] = [
+    (64, source!("attention", WIDTH = 64)),
+    (80, source!("attention", WIDTH = 80)),
+    (96, source!("attention", WIDTH = 96)),
+    (128, source!("attention", WIDTH = 128)),
+];
 
 /// Longer samples go to flash attention, which splits the work for one of them finer.
 const LONGEST: i64 = 1024;
@@ -46,20 +52,14 @@ enum Saved {
     Plain,
 }
 
-/// The kernels for a width of heads: forward, sums for the backward pass, backward.
-fn kernels(width: i64) -> Option<[&'static str; 3]> {
-    match width {
-        64 => Some(["attention_64", "attention_delta_64", "attention_backward_64"]),
-        80 => Some(["attention_80", "attention_delta_80", "attention_backward_80"]),
-        96 => Some(["attention_96", "attention_delta_96", "attention_backward_96"]),
-        128 => Some(["attention_128", "attention_delta_128", "attention_backward_128"]),
-        _ => None,
-    }
+/// The kernels for a width of heads.
+pub(crate) fn source_for(width: i64) -> Option<&'static Source> {
+    SOURCES.iter().find(|(its, _)| *its == width).map(|(_, source)| source)
 }
 
 /// Whether our kernel takes operands like these.
 fn takes(device: Device, kind: Kind, width: i64, longest: i64) -> bool {
-    device.is_cuda() && matches!(kind, Kind::BFloat16 | Kind::Half) && kernels(width).is_some() && longest <= LONGEST
+    device.is_cuda() && matches!(kind, Kind::BFloat16 | Kind::Half) && source_for(width).is_some() && longest <= LONGEST
 }
 
 /// Causal attention within each sample.
@@ -76,13 +76,13 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, packing: &Packing, scale: f
     let sizes = Sizes::check([q, k, v], packing, scale)?;
     let (kind, device) = (q.kind(), q.device());
     if takes(device, kind, sizes.width, packing.longest)
-        && let Some([forward, ..]) = kernels(sizes.width)
+        && let Some(source) = source_for(sizes.width)
     {
         let operands @ [q, k, v] = &[aligned_rows(q)?, aligned_rows(k)?, aligned_rows(v)?];
         let output = Tensor::f_empty([sizes.tokens, sizes.heads * sizes.width], (kind, device))?;
         let lse_HT = Tensor::f_empty([sizes.heads, sizes.tokens], (Kind::Float, device))?;
         let blocks = sizes.grid(packing, sizes.pairs())?;
-        Launch::new(&SOURCE, forward, kind, device)?
+        Launch::new(source, "attention", kind, device)?
             .tensor(q)
             .tensor(k)
             .tensor(v)
@@ -122,14 +122,14 @@ pub fn attention_backward(
     check.rows("dy", dy, kind, [sizes.tokens, row])?;
     check.tensor("output", &attended.output, kind, &[sizes.tokens, row])?;
     let dy = dy.f_unflatten(1, [sizes.heads, sizes.width])?;
-    match (&attended.saved, kernels(sizes.width)) {
-        (Saved::Kernel { lse_HT }, Some([_, products, backward])) => {
+    match (&attended.saved, source_for(sizes.width)) {
+        (Saved::Kernel { lse_HT }, Some(source)) => {
             check.tensor("lse", lse_HT, Kind::Float, &[sizes.heads, sizes.tokens])?;
             let dy = aligned_rows(&dy)?;
             let operands @ [q, k, v] = &[aligned_rows(q)?, aligned_rows(k)?, aligned_rows(v)?];
             let shape = sizes.words(operands, Some(&dy), packing, scale);
             let delta_HT = lse_HT.f_empty_like()?;
-            Launch::new(&SOURCE, products, kind, device)?
+            Launch::new(source, "attention_delta", kind, device)?
                 .tensor(&dy)
                 .tensor(&attended.output)
                 .structure(&shape)
@@ -138,7 +138,7 @@ pub fn attention_backward(
             let gradient = |heads| Tensor::f_empty([sizes.tokens, heads, sizes.width], (kind, device));
             let gradients = [gradient(sizes.heads)?, gradient(sizes.groups)?, gradient(sizes.groups)?];
             let blocks = sizes.grid(packing, sizes.groups + sizes.pairs())?;
-            let launch = Launch::new(&SOURCE, backward, kind, device)?
+            let launch = Launch::new(source, "attention_backward", kind, device)?
                 .tensor(&dy)
                 .tensor(q)
                 .tensor(k)

@@ -19,6 +19,7 @@ mod layout;
 mod lora;
 mod lora_gradients;
 mod lora_operands;
+mod noise;
 mod optimizer;
 mod product;
 mod rms_norm;
@@ -35,6 +36,7 @@ pub use heads::{Heads, turn_heads, turn_heads_backward};
 pub use layout::{AdapterColumns, Layout};
 pub use lora::{input_gradient, lora_down, widen_columns};
 pub use lora_gradients::{AdapterGradients, lora_gradients};
+pub use noise::{Noise, add_noise};
 pub use optimizer::{
     AdamWStep, Moments, RowGradient, Sparse, TableMut, adamw, adamw_rows, clip, partials_of, sum_of_squares,
     sum_of_squares_rows,
@@ -45,19 +47,25 @@ pub use rms_norm_backward::rms_norm_backward;
 pub use swiglu::{swiglu, swiglu_backward};
 pub use weight::{Int8, Nf4, Quantised, Scales, Weight, materialise, quantise_int8, quantise_nf4};
 
-#[cfg(test)]
-use crate::nvrtc::Source;
+use crate::{element::Element, nvrtc::Source};
 
-/// Every CUDA source, for the test that compiles them all.
+/// What training launches, computing in `element` with heads of `head_width`. What takes longest to compile is first.
+pub(crate) fn sources_of_training(element: Element, head_width: i64) -> Vec<(&'static Source, Element)> {
+    let attention = attention::source_for(head_width).filter(|_| element != Element::Float32);
+    let computing =
+        [&rms_norm::SOURCE, &lora::SOURCE, &swiglu::SOURCE, &heads::SOURCE, &weight::SOURCE, &cross_entropy::SOURCE];
+    // Trained weights, their gradients and the residual stream are float32.
+    let float32 = [&optimizer::SOURCE, &embedding::SOURCE, &noise::SOURCE].map(|source| (source, Element::Float32));
+    attention.into_iter().chain(computing).map(|source| (source, element)).chain(float32).collect()
+}
+
+/// Every CUDA source.
 #[cfg(test)]
-pub(crate) const SOURCES: &[Source] = &[
-    attention::SOURCE,
-    cross_entropy::SOURCE,
-    embedding::SOURCE,
-    heads::SOURCE,
-    lora::SOURCE,
-    optimizer::SOURCE,
-    rms_norm::SOURCE,
-    swiglu::SOURCE,
-    weight::SOURCE,
-];
+pub(crate) fn all_sources() -> Vec<&'static Source> {
+    let attention = attention::SOURCES.iter().map(|(_, source)| source);
+    let others = [Element::Float32, Element::Bfloat16].map(|element| sources_of_training(element, 0));
+    let mut sources: Vec<_> = attention.chain(others.into_iter().flatten().map(|(source, _)| source)).collect();
+    sources.sort_by_key(|source| source.name);
+    sources.dedup_by_key(|source| source.name);
+    sources
+}

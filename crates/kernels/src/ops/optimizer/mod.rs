@@ -20,9 +20,13 @@ use tch::{Device, Kind, Tensor};
 pub use self::moments::Moments;
 use self::reference::Sizes;
 use super::{Halves, check::Check};
-use crate::{Error, launch::Launch, nvrtc::Source};
+use crate::{
+    Error,
+    launch::Launch,
+    nvrtc::{Source, source},
+};
 
-pub(crate) const SOURCE: Source = Source { name: "optimizer", text: include_str!("../../../cuda/optimizer.cu") };
+pub(crate) const SOURCE: Source = source!("optimizer");
 
 const THREADS: u32 = 256;
 /// Values of a block of threads, also with states in 8 bits twice as many.

@@ -14,9 +14,14 @@ pub use self::{
     quantise::{Quantised, quantise_nf4},
 };
 use super::{Adapter, Layout, check::Check};
-use crate::{Error, element::master, launch::Launch, nvrtc::Source};
+use crate::{
+    Error,
+    element::master,
+    launch::Launch,
+    nvrtc::{Source, source},
+};
 
-pub(crate) const SOURCE: Source = Source { name: "weight", text: include_str!("../../../cuda/weight.cu") };
+pub(crate) const SOURCE: Source = source!("weight");
 
 /// Projections of a group at most.
 const MOST_PARTS: usize = 3;

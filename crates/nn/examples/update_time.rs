@@ -1,15 +1,17 @@
 //! Times optimizer updates of a model folder, on the workload of `benches/gpu`:
-//! `update_time FOLDER LENGTHS.json [--updates N] [--cpu] [--no-save] [--full]`.
+//! `update_time FOLDER LENGTHS.json [--updates N] [--cpu] [--no-save] [--full] [--optim adamw_8bit] [--fp16] [--int8]
+//! [--original]`.
 //!
 //! Eight samples an update, their lengths in order from a JSON list of numbers; LoRA on four modules with dropout,
 //! embedding and head trained (but for `--no-save`), bfloat16, checkpointing: the settings of
-//! `pipelines/qwen3-sft.yaml`. Prints one JSON object. A figure is the median over the updates behind the first three.
+//! `pipelines/qwen3-sft.yaml`. `--original` has the shapes of `pipelines/qwen3-sft-original.yaml` instead, which computes
+//! with `--fp16 --int8`. Prints one JSON object. A figure is the median over the updates behind the first three.
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a development tool")]
 
 use std::time::Instant;
 
 use pipe_nn::{
-    LoraConfig, Model, ModelOptions, PackedBatch, Precision, Sample,
+    LoraConfig, Model, ModelOptions, PackedBatch, Precision, Sample, TARGET_MODULES,
     optimizer::{AdamW, AdamWOptions, States},
     runtime::{Runtime, RuntimeOptions},
 };
@@ -18,6 +20,7 @@ const SAMPLES: usize = 8;
 /// Updates that are not timed: libtorch loads its kernels.
 const WARM_UP: usize = 3;
 const LONGEST: usize = 384;
+const LONGEST_ORIGINAL: usize = 512;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -30,7 +33,7 @@ fn main() {
     let begin = Instant::now();
     let gpus = usize::from(!flag("--cpu"));
     let runtime = Runtime::start(RuntimeOptions { gpus, threads: 2, tf32: true, cudnn_benchmark: true }).unwrap();
-    let mut model = Model::load(arguments[0].as_ref(), &options(runtime.device(), !flag("--no-save"))).unwrap();
+    let mut model = Model::load(arguments[0].as_ref(), &options(runtime.device(), &flag)).unwrap();
     let load_s = begin.elapsed().as_secs_f64();
     let states = if optim == Some("adamw_8bit") { States::EightBit } else { States::Float32 };
     let optimizer = AdamWOptions {
@@ -40,11 +43,12 @@ fn main() {
         weight_decay: 0.0,
         max_grad_norm: 1.0,
         states,
-        scales_loss: false,
+        scales_loss: flag("--fp16"),
     };
     let mut optimizer = AdamW::new(optimizer, model.trained()).unwrap();
     let vocab_size = model.config().vocab_size;
-    let mut lengths = lengths.into_iter().cycle().map(|length| if flag("--full") { LONGEST } else { length });
+    let longest = if flag("--original") { LONGEST_ORIGINAL } else { LONGEST };
+    let mut lengths = lengths.into_iter().cycle().map(|length| if flag("--full") { longest } else { length });
     let batches: Vec<PackedBatch> = (0..WARM_UP + updates)
         .map(|_| batch(&lengths.by_ref().take(SAMPLES).collect::<Vec<_>>(), vocab_size))
         .collect();
@@ -54,6 +58,7 @@ fn main() {
     for (update, batch) in (0..).zip(&batches) {
         let start = Instant::now();
         model.zero_grad().unwrap();
+        model.set_loss_scale(optimizer.loss_scale().map_or(1.0, |scale| scale.value()));
         let loss = model.enqueue(batch, batch.labels(), update).unwrap();
         let enqueued = start.elapsed().as_secs_f64();
         let norm = optimizer.update(model.trained_mut(), 1e-4).unwrap();
@@ -74,6 +79,7 @@ fn main() {
     let report = serde_json::json!({
         "load_s": load_s, "first_update_s": first_update_s, "update_s": median(&seconds[WARM_UP..]),
         "host_s": median(&host_seconds[WARM_UP..]), "host_pass_s": median(&enqueue_seconds[WARM_UP..]), "tokens_per_s": tokens as f64 / total,
+        "skipped": optimizer.updates() - optimizer.applied(),
         "first": losses[0], "last": losses.last(), "memory": memory,
     });
     println!("{report}");
@@ -85,21 +91,27 @@ fn median(values: &[f64]) -> f64 {
     values[values.len() / 2]
 }
 
-fn options(device: tch::Device, save: bool) -> ModelOptions {
+fn options(device: tch::Device, flag: &dyn Fn(&str) -> bool) -> ModelOptions {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let original = flag("--original");
+    let save = !original && !flag("--no-save");
     let lora = LoraConfig {
-        r: 8,
-        lora_alpha: 16.0,
-        target_modules: names(&["q_proj", "v_proj", "gate_proj", "down_proj"]),
+        r: if original { 16 } else { 8 },
+        lora_alpha: if original { 32.0 } else { 16.0 },
+        target_modules: match original {
+            true => names(&TARGET_MODULES),
+            false => names(&["q_proj", "v_proj", "gate_proj", "down_proj"]),
+        },
         lora_dropout: 0.1,
-        use_rslora: true,
+        use_rslora: !original,
         modules_to_save: if save { names(&["embed_tokens", "lm_head"]) } else { Vec::new() },
     };
     ModelOptions {
         lora,
-        precision: Precision::Bf16,
+        precision: if flag("--fp16") { Precision::Fp16 } else { Precision::Bf16 },
+        load_in_8bit: flag("--int8"),
         device,
-        gradient_checkpointing: true,
+        gradient_checkpointing: !original,
         neftune_noise_alpha: None,
         seed: 42,
     }

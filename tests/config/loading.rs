@@ -23,7 +23,8 @@ fn every_valid_file_and_every_pipeline_of_the_project_loads() {
     let mut paths = files("valid");
     assert!(paths.len() >= 4);
     let ours = ["pipelines/qwen3-sft.yaml", "examples/quickstart/pipeline.yaml", "examples/command/pipeline.yaml"];
-    let variants = ["examples/quickstart/ablation.yaml", "examples/quickstart/ranks.yaml"];
+    let variants =
+        ["pipelines/qwen3-sft-original.yaml", "examples/quickstart/ablation.yaml", "examples/quickstart/ranks.yaml"];
     paths.extend(ours.into_iter().chain(variants).map(|path| root.join(path)));
     for path in paths {
         let pipeline = load(&path).unwrap_or_else(|error| panic!("{}:\n{}", path.display(), lines(&error).join("\n")));

@@ -1,5 +1,7 @@
 //! What must not change a number: checkpointing, how an update is split, what else is trained.
 
+use pipe_hf::{Checkpoint, Dtype, TensorSpec, write_safetensors};
+use pipe_kernels::ops::{Int8, quantise_int8};
 use pipe_nn::{LoraConfig, Model, Precision, Residency};
 use tch::Tensor;
 
@@ -205,7 +207,46 @@ fn a_pass_without_labels_has_no_loss_and_no_gradient() {
     assert!(error.starts_with("an update of 1 labels cannot hold a batch of"), "{error}");
 }
 
-/// A base in 8 bits is the base with its linear layers rounded, forward and backward.
+/// A base in 8 bits is the base whose linear layers are what the codes stand for, to the bit.
+#[test]
+fn a_base_in_8_bits_is_what_its_codes_stand_for() {
+    let rounded = tempfile::tempdir().unwrap();
+    let base = folder().join("model_untied");
+    std::fs::copy(base.join("config.json"), rounded.path().join("config.json")).unwrap();
+    let file = Checkpoint::open(&base).unwrap();
+    let tensors: Vec<(TensorSpec, Vec<u8>)> = file
+        .names()
+        .map(|name| {
+            let shape = file.info(name).unwrap().shape.clone();
+            let mut values = file.read_f32(name).unwrap();
+            if name.ends_with("_proj.weight") {
+                let weight = Tensor::from_slice(&values).view([shape[0] as i64, shape[1] as i64]);
+                let Int8 { codes, absmax } = quantise_int8(&weight).unwrap();
+                let value = codes.to_kind(tch::Kind::Float) * (absmax * (1.0 / 127.0)).unsqueeze(1);
+                values = Vec::try_from(value.flatten(0, 1)).unwrap();
+            }
+            let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
+            (TensorSpec::new(name, Dtype::F32, shape), bytes)
+        })
+        .collect();
+    let views: Vec<(TensorSpec, &[u8])> = tensors.iter().map(|(spec, bytes)| (spec.clone(), &bytes[..])).collect();
+    write_safetensors(&rounded.path().join("model.safetensors"), &views).unwrap();
+    let batch = pack(&rows(), 0);
+    let run = |folder: &std::path::Path, load_in_8bit| {
+        let mut options = options(Precision::Fp32, lora(&[]));
+        options.load_in_8bit = load_in_8bit;
+        let mut model = Model::load(folder, &options).unwrap();
+        raise_adapters(&mut model);
+        (model.forward_backward(&batch, batch.labels(), 0).unwrap(), model)
+    };
+    let ((loss, model), (expected, reference)) = (run(&base, true), run(rounded.path(), false));
+    assert_eq!(loss, expected);
+    for (left, right) in model.parameters().iter().zip(reference.parameters()) {
+        assert!(left.grad().unwrap().equal(&right.grad().unwrap()), "{}", left.name);
+    }
+}
+
+/// And near the base itself, forward and backward.
 #[test]
 fn a_base_in_8_bits_is_near_the_base() {
     let batch = pack(&rows(), 0);

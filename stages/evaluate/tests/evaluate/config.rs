@@ -12,8 +12,8 @@ fn defaults() {
     assert_eq!(
         serde_json::to_value(&config).unwrap(),
         json!({
-            "bf16": false, "tf32": false, "max_tokens_per_pass": 4096, "per_sample": false, "prompts": [],
-            "max_new_tokens": 64,
+            "bf16": false, "load_in_8bit": false, "tf32": false, "max_tokens_per_pass": 4096, "per_sample": false,
+            "prompts": [], "max_new_tokens": 64,
         })
     );
 }

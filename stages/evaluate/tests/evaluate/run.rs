@@ -111,6 +111,18 @@ fn the_loss_of_a_base_is_that_of_transformers() {
     close(&stage.report()["loss"], reference["loss_bf16"]["mean"].as_f64().unwrap(), 1e-2);
 }
 
+#[test]
+fn a_base_in_8_bits_is_measured_as_such() {
+    let (ids, labels, reference) = reference();
+    let mut stage = Stage::new(&model_fixture("model_tied"), &[(ids, labels)], json!({ "load_in_8bit": true }));
+    let loss = stage.report()["loss"].clone();
+    close(&loss, reference["loss_f32"]["mean"].as_f64().unwrap(), 1e-3);
+    assert_ne!(loss, reference["loss_f32"]["mean"]);
+    stage.inputs.insert("base".to_owned(), model_fixture("bnb4_tied"));
+    let message = stage.failure();
+    assert!(message.contains("quantised to 4 bits already, and `load_in_8bit`"), "{message}");
+}
+
 /// Reference logits of PEFT, turned into a loss here.
 #[test]
 fn the_loss_with_an_adapter_is_that_of_peft() {

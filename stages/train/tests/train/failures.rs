@@ -87,6 +87,15 @@ fn a_tied_base_takes_both_names_or_neither() {
 }
 
 #[test]
+fn a_base_in_4_bits_is_not_packed_in_8() {
+    let mut stage = short_run();
+    stage.set("load_in_8bit", true);
+    stage.inputs.insert("base".to_owned(), model("bnb4_tied"));
+    let (_, message) = stage.run_to_failure();
+    assert!(message.contains("quantised to 4 bits already, and `load_in_8bit`"), "{message}");
+}
+
+#[test]
 fn an_adapter_that_does_not_fit_is_refused() {
     let first = short_run();
     first.run_to_end();

@@ -69,6 +69,21 @@ fn stopping_again_and_again_with_states_in_8_bits_gets_there() {
     gets_there(in_8_bits);
 }
 
+/// All that the configuration before the optimisation has: float16, a base in 8 bits, adapters everywhere.
+#[test]
+fn stopping_again_and_again_with_a_base_in_8_bits_gets_there() {
+    gets_there(|| {
+        let mut stage = short_run();
+        stage.set("fp16", true);
+        stage.set("load_in_8bit", true);
+        stage.config["lora"] = json!({
+            "r": 4, "lora_alpha": 8,
+            "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        });
+        stage
+    });
+}
+
 /// In float16, on a model whose gradients overflow until the scale is some times smaller.
 fn overflowing() -> Stage {
     let mut stage = short_run();

@@ -19,6 +19,7 @@ mod readback;
 mod shim;
 #[cfg(test)]
 mod testing;
+mod view;
 
 pub mod ops;
 pub mod philox;

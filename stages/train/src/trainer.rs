@@ -109,9 +109,6 @@ impl Trainer<'_> {
                 saved = done;
             }
         }
-        for (name, value) in self.speed.figures().into_iter().chain(self.runtime.memory()) {
-            self.context.figure(name, value);
-        }
         Ok(())
     }
 
@@ -136,12 +133,26 @@ impl Trainer<'_> {
             // No loss and no gradient. It is still an update: the schedule, the running means and decay go on.
             self.context.warn(format!("step {step}: none of its samples has a label; rows {}", list(&rows)));
         }
+        let learning_rate = self.schedule.learning_rate(update);
+        let (losses, norm) = self.compute(&passes, labels, learning_rate).map_err(|source| {
+            let tokens = passes.iter().map(PackedBatch::tokens).max().unwrap_or(0);
+            if source.is_out_of_memory() { Error::OutOfMemory { step, tokens, source } } else { source.into() }
+        })?;
+        Ok(Update { step, rows, passes, labels, tokens, learning_rate, losses, norm, started })
+    }
+
+    /// Forward, backward and the update of the weights.
+    fn compute(
+        &mut self,
+        passes: &[PackedBatch],
+        labels: u64,
+        learning_rate: f64,
+    ) -> Result<(Vec<PendingLoss>, PendingNorm), pipe_nn::Error> {
+        let update = self.optimizer.updates();
         self.model.zero_grad()?;
         let losses =
             passes.iter().map(|pass| self.model.enqueue(pass, labels, update)).collect::<Result<Vec<_>, _>>()?;
-        let learning_rate = self.schedule.learning_rate(update);
-        let norm = self.optimizer.update(self.model.trained_mut(), learning_rate)?;
-        Ok(Update { step, rows, passes, labels, tokens, learning_rate, losses, norm, started })
+        Ok((losses, self.optimizer.update(self.model.trained_mut(), learning_rate)?))
     }
 
     /// Reads what the update in flight found, if there is one.
@@ -189,7 +200,8 @@ impl Trainer<'_> {
         let Some(last) = recent.last() else { return };
         let loss = recent.iter().map(|record| record.loss).sum::<f64>() / recent.len() as f64;
         let values = [("loss", loss), ("grad_norm", last.grad_norm), ("learning_rate", last.learning_rate)];
-        self.context.metric(done, values.into_iter().chain(self.speed.figures()).chain(self.runtime.memory()));
+        let memory = if self.config.monitor_gpu_memory { self.runtime.memory() } else { Vec::new() };
+        self.context.metric(done, values.into_iter().chain(self.speed.figures()).chain(memory));
     }
 
     fn save(&self) -> Result<(), Error> {
@@ -227,7 +239,7 @@ impl Speed {
         self.seconds += (now - earlier.max(started)).as_secs_f64();
     }
 
-    fn figures(&self) -> Vec<(&'static str, f64)> {
+    pub(crate) fn figures(&self) -> Vec<(&'static str, f64)> {
         if self.updates == 0 || self.seconds <= 0.0 {
             return Vec::new();
         }

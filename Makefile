@@ -33,8 +33,8 @@ test: build fixtures ## Run every test
 	$(CRASH_TEST) --random 20
 
 gpu-test: gpu ## Run the tests of kernels and training on the card, and say which it is
-	nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
-	PIPE_TEST_GPU=1 $(CARGO) test --locked --release -p pipe-kernels -p pipe-nn
+	@nvidia-smi --query-gpu=name,compute_cap,memory.total,driver_version --format=csv,noheader
+	PIPE_TEST_GPU=1 $(CARGO) test --locked --release -p pipe-kernels -p pipe-nn -p stage-train --features stage-train/torch
 
 crash-test: ## Kill pipe at every crash point and at 500 random moments
 	$(CRASH_TEST) --random 500

@@ -101,6 +101,19 @@ pub fn measurement(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
+/// A measurement under its name: a size where the name speaks of bytes, a share where it speaks of percent.
+pub fn named(name: &str, value: f64) -> String {
+    let speaks_of = |unit| name.split('_').any(|word| word == unit);
+    if speaks_of("bytes") && value.is_finite() {
+        let sign = if value < 0.0 { "-" } else { "" };
+        format!("{sign}{}", bytes(value.abs() as u64))
+    } else if speaks_of("percent") {
+        format!("{} %", measurement(value))
+    } else {
+        measurement(value)
+    }
+}
+
 /// "1 stage", "2 stages".
 pub fn plural(count: usize, one: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
@@ -145,6 +158,15 @@ mod tests {
     #[test]
     fn foreign_text_steers_no_terminal_and_its_words_stay_apart() {
         assert_eq!(printable("\u{1b}[2Jone\ttwo\nthree\u{7}\r"), "one two three");
+    }
+
+    #[test]
+    fn names_say_what_is_measured() {
+        assert_eq!(named("resident_peak_bytes", 3.133e9), "2.92 GiB");
+        assert_eq!(named("resident_peak_bytes", -8.315e7), "-79.3 MiB");
+        assert_eq!(named("nvml_utilisation_percent", 97.0), "97 %");
+        assert_eq!(named("bytes_per_token", f64::NAN), "NaN");
+        assert_eq!(named("loss", 1.25), "1.250");
     }
 
     #[test]

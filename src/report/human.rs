@@ -26,6 +26,9 @@ const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 /// As many measurements fit beside the progress.
 const METRICS_SHOWN: usize = 3;
 
+/// What the name of a size ends with.
+const SIZE: &str = "_bytes";
+
 /// Of the stages that were skipped for the same failure, as many are named.
 const SKIPPED_SHOWN: usize = 8;
 
@@ -157,7 +160,8 @@ impl Human {
         if let Some(meter) = running.as_ref().and_then(|running| running.meter.as_ref()) {
             text.push_str(&format!(" · {}", format::amount(meter.done, &meter.unit)));
         }
-        for metric in running.iter().flat_map(Running::metrics) {
+        let peaks = |running| Running::sizes(running, |name| name.ends_with("peak"));
+        for metric in running.iter().flat_map(|running| running.metrics().chain(peaks(running))) {
             text.push_str(&format!(" · {metric}"));
         }
         self.stage_line("✓", Style::new().green(), stage, &text);
@@ -228,9 +232,18 @@ impl Human {
 impl Running {
     /// The losses first: they are what one watches.
     fn metrics(&self) -> impl Iterator<Item = String> {
-        let (losses, others): (Vec<_>, Vec<_>) = self.metrics.iter().partition(|(name, _)| name.ends_with("loss"));
+        let others = self.metrics.iter().filter(|(name, _)| !name.ends_with(SIZE));
+        let (losses, others): (Vec<_>, Vec<_>) = others.partition(|(name, _)| name.ends_with("loss"));
         let shown = losses.into_iter().chain(others).take(METRICS_SHOWN);
-        shown.map(|(name, value)| format!("{name} {}", format::measurement(*value)))
+        shown.map(|(name, value)| format!("{name} {}", format::named(name, *value)))
+    }
+
+    /// Memory, of what `wanted` says of its name, which stands at the end: a narrow terminal cuts it off.
+    fn sizes(&self, wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = String> {
+        let sizes = self.metrics.iter().filter_map(|(name, value)| Some((name.strip_suffix(SIZE)?, *value)));
+        sizes
+            .filter(move |(name, _)| wanted(name))
+            .map(|(name, value)| format!("{name} {}", format::named(SIZE, value)))
     }
 
     fn text(&self) -> String {
@@ -249,6 +262,7 @@ impl Running {
             parts.extend(meter.remaining().map(|left| format!("{} left", format::duration(left))));
         }
         parts.extend(self.metrics());
+        parts.extend(self.sizes(|_| true));
         if parts.is_empty() { self.kind.clone() } else { parts.join(" · ") }
     }
 }

@@ -19,7 +19,9 @@ use serde::Serialize;
 
 use crate::pins::{Settled, Told};
 
-pub use format::{amount, bytes, count, duration, measurement, moment, padded, plural, printable, short_moment, width};
+pub use format::{
+    amount, bytes, count, duration, measurement, moment, named, padded, plural, printable, short_moment, width,
+};
 pub use human::Human;
 pub use json::JsonLines;
 pub(crate) use stage_log::{StageLogs, tail};

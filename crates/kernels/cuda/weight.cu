@@ -258,6 +258,30 @@ extern "C" __global__ void quantise_nf4(const element* values, i64 count, int al
     }
 }
 
+// What a warp finds of its part of the scales, [warps, 3]: their sum, the bits of the largest, and the exponent (as float32
+// counts it, with 23 more) of the lowest bit that any of them has. Blocks of 256 threads.
+extern "C" __global__ void __launch_bounds__(256) sum_scales(const float* scales, int count, double* partials) {
+    const int warps = gridDim.x * 8, warp = blockIdx.x * 8 + (threadIdx.x >> 5), lane = threadIdx.x & 31;
+    double sum = 0.0;
+    u32 most = 0, lowest = 255 + 23;
+    for (i64 at = warp * 32 + lane; at < count; at += i64(warps) * 32) {
+        const u32 bits = __float_as_uint(scales[at]), exponent = bits >> 23;
+        sum += double(scales[at]);
+        most = max(most, bits);
+        if (bits) lowest = min(lowest, max(exponent, 1u) + u32(__ffs(int(exponent ? bits | 0x800000u : bits))) - 1);
+    }
+#pragma unroll
+    for (int distance = 16; distance > 0; distance >>= 1) {
+        sum += __shfl_xor_sync(0xFFFFFFFFu, sum, distance);
+        most = max(most, __shfl_xor_sync(0xFFFFFFFFu, most, distance));
+        lowest = min(lowest, __shfl_xor_sync(0xFFFFFFFFu, lowest, distance));
+    }
+    if (lane > 0) return;
+    partials[warp * 3] = sum;
+    partials[warp * 3 + 1] = double(most);
+    partials[warp * 3 + 2] = double(lowest);
+}
+
 // Scales to codes of a map and a scale for 256 of them. Blocks of 256 threads, a warp for 256 scales.
 extern "C" __global__ void quantise_scales(const float* scales, int count, float offset, const float* map_256,
                                            u8* codes, float* absmax) {

@@ -20,6 +20,9 @@ use crate::{
     prepare::code,
 };
 
+/// More than any kernel has.
+const MOST_PARAMETERS: usize = 32;
+
 /// Parameters of a kernel, collected and then launched. The order and the types of the pushes are those of the CUDA
 /// function; a tensor is passed as its address.
 #[derive(Debug)]
@@ -48,7 +51,8 @@ impl Launch {
     pub(crate) fn new(source: &Source, function: &'static str, kind: Kind, device: Device) -> Result<Self, Error> {
         let element = Element::of(function, kind)?;
         let function = find(source, function, element, device)?;
-        Ok(Self { function, words: Vec::with_capacity(24), starts: Vec::with_capacity(24), too_large: None })
+        let (words, starts) = (Vec::with_capacity(64), Vec::with_capacity(MOST_PARAMETERS));
+        Ok(Self { function, words, starts, too_large: None })
     }
 
     /// A tensor's address. The caller has checked type, shape and device.
@@ -97,24 +101,30 @@ impl Launch {
             return Err(Error::Driver { call: "launch", message: format!("{value} does not fit into 32 bits") });
         }
         let words = self.words.as_mut_ptr();
-        // SAFETY: every start lies within `words`, which is not changed before the launch has copied it.
-        let mut parameters: Vec<*mut c_void> =
-            self.starts.iter().map(|start| unsafe { words.add(*start) }.cast()).collect();
+        let mut parameters = [std::ptr::null_mut(); MOST_PARAMETERS];
+        let count = self.starts.len();
+        if count > MOST_PARAMETERS {
+            return Err(Error::Driver { call: "launch", message: format!("{count} parameters are too many") });
+        }
+        for (parameter, start) in parameters.iter_mut().zip(&self.starts) {
+            // SAFETY: every start lies within `words`, which is not changed before the launch has copied it.
+            *parameter = unsafe { words.add(*start) }.cast::<c_void>();
+        }
+        let parameters = &mut parameters[..count];
         let (grid, block) = ((grid[0], grid[1], grid[2]), (threads, 1, 1));
         // SAFETY: the callers of this module push what the function declares, and have checked that its tensors are on
         // this device and as large as it reads and writes. libtorch's allocator reuses their memory in stream order.
-        unsafe {
-            result::launch_kernel(self.function.0, grid, block, shared_bytes, std::ptr::null_mut(), &mut parameters)
-        }
-        .map_err(|error| driver("cuLaunchKernel", &error))
+        unsafe { result::launch_kernel(self.function.0, grid, block, shared_bytes, std::ptr::null_mut(), parameters) }
+            .map_err(|error| driver("cuLaunchKernel", &error))
     }
 }
 
 /// What was loaded so far. Never unloaded.
 #[derive(Default)]
 struct Loaded {
-    /// By the names of source and function, and the number of the device.
-    functions: HashMap<(&'static str, &'static str, Element, usize), Function>,
+    /// By where the names of source and function stand, which says enough and is quickly hashed, and the number of the
+    /// device. The same name at another place is found by its module.
+    functions: HashMap<([usize; 4], Element, usize), Function>,
     /// By the name of the source.
     modules: HashMap<(&'static str, Element, usize), Module>,
 }
@@ -130,7 +140,9 @@ fn find(source: &Source, function: &'static str, element: Element, device: Devic
     let ordinal = enter_device(device)?;
     let mut loaded = LOADED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let loaded = loaded.get_or_insert_default();
-    let key = (source.name, function, element, ordinal);
+    let place = |name: &str| (name.as_ptr() as usize, name.len());
+    let ((source_at, source_length), (function_at, function_length)) = (place(source.name), place(function));
+    let key = ([source_at, source_length, function_at, function_length], element, ordinal);
     if let Some(function) = loaded.functions.get(&key) {
         return Ok(*function);
     }

@@ -21,6 +21,7 @@ mod shim;
 mod stream;
 #[cfg(test)]
 mod testing;
+mod view;
 
 pub mod ops;
 pub mod philox;

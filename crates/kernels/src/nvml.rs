@@ -77,6 +77,14 @@ impl NvmlDevice {
         Ok(NvmlMemory { used_bytes: memory.used, total_bytes: memory.total, process_bytes })
     }
 
+    /// The share of the last moments in which a kernel ran, in percent.
+    ///
+    /// # Errors
+    /// If the driver does not answer.
+    pub fn utilisation_percent(&self) -> Result<u32, Error> {
+        Ok(self.device()?.utilization_rates()?.gpu)
+    }
+
     fn device(&self) -> Result<Device<'_>, Error> {
         Ok(self.nvml.device_by_index(self.index)?)
     }

@@ -1,11 +1,14 @@
 //! The C++ shim's functions: declarations, and safe forms of the global switches.
 #![expect(unsafe_code, reason = "foreign functions")]
 
-use std::ffi::{CStr, c_char, c_void};
+use std::{
+    ffi::{CStr, c_char, c_void},
+    mem::MaybeUninit,
+};
 
 use tch::Tensor;
 
-use crate::Error;
+use crate::{Error, view::MOST_DIMENSIONS};
 
 /// Room for a message; longer ones are cut.
 const MESSAGE_BYTES: usize = 4096;
@@ -20,7 +23,21 @@ pub(crate) struct RawMemory {
     pub(crate) reserved_peak_bytes: i64,
 }
 
+/// Layout shared with `struct PipeTensor` of the shim.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RawTensor {
+    pub(crate) kind: i32,
+    pub(crate) device: i32,
+    pub(crate) contiguous: i32,
+    pub(crate) dimensions: i32,
+    pub(crate) address: *mut c_void,
+    pub(crate) sizes: [i64; MOST_DIMENSIONS],
+    pub(crate) strides: [i64; MOST_DIMENSIONS],
+}
+
 unsafe extern "C" {
+    fn pipe_shim_describe(tensor: *const c_void, out: *mut RawTensor);
     fn pipe_shim_set_deterministic(on: bool, message: *mut c_char, capacity: usize) -> i32;
     fn pipe_shim_set_tf32(allow: bool, message: *mut c_char, capacity: usize) -> i32;
     fn pipe_shim_set_cudnn_benchmark(on: bool, message: *mut c_char, capacity: usize) -> i32;
@@ -82,6 +99,15 @@ pub fn set_tf32(allow: bool) -> Result<(), Error> {
 pub fn set_cudnn_benchmark(on: bool) -> Result<(), Error> {
     // SAFETY: the buffer is writable for the length given with it.
     call(|message, capacity| unsafe { pipe_shim_set_cudnn_benchmark(on, message, capacity) })
+}
+
+/// What a tensor is.
+pub(crate) fn describe(tensor: &Tensor) -> RawTensor {
+    let mut out = MaybeUninit::uninit();
+    // SAFETY: the tensor is borrowed for the call, and `out` has the shim's layout.
+    unsafe { pipe_shim_describe(raw(tensor), out.as_mut_ptr()) };
+    // SAFETY: the shim has written every member.
+    unsafe { out.assume_init() }
 }
 
 pub(crate) fn cuda_memory(device: i32) -> Result<RawMemory, Error> {

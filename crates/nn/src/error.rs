@@ -15,7 +15,7 @@ pub enum Error {
     #[error("{memory} (in {place})")]
     OutOfMemory {
         /// What it had and what was asked for.
-        memory: OutOfMemory,
+        memory: Box<OutOfMemory>,
         /// What was being computed.
         place: Place,
     },
@@ -135,7 +135,7 @@ impl Error {
     /// Says where memory ran out, if that is what is wrong and nobody has said it closer to the place.
     pub(crate) fn at(self, place: Place) -> Self {
         match self.memory() {
-            Some(memory) => Self::OutOfMemory { memory, place },
+            Some(memory) => Self::OutOfMemory { memory: Box::new(memory), place },
             None => self,
         }
     }

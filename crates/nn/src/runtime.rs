@@ -92,28 +92,52 @@ impl Runtime {
         if self.device.is_cuda() { "cuda" } else { "cpu" }
     }
 
-    /// What memory is in use, in bytes, by name: of the card by libtorch's allocator and by the driver, and the most
-    /// that the process has had of the machine's. What cannot be read is left out.
+    /// What memory is in use, by name: of the card by libtorch's allocator and by the driver, with how busy that says it
+    /// is, and of the machine by the process. What cannot be read is left out.
     pub fn memory(&self) -> Vec<(&'static str, f64)> {
         let mut figures = Vec::new();
         if let Some(memory) = self.device.is_cuda().then(|| pipe_kernels::cuda_memory(CUDA_DEVICE).ok()).flatten() {
             figures.push(("cuda_allocated_bytes", memory.allocated_bytes as f64));
             figures.push(("cuda_allocated_peak_bytes", memory.allocated_peak_bytes as f64));
+            figures.push(("cuda_reserved_bytes", memory.reserved_bytes as f64));
             figures.push(("cuda_reserved_peak_bytes", memory.reserved_peak_bytes as f64));
         }
-        if let Some(memory) = self.nvml.as_ref().and_then(|device| device.memory().ok()) {
+        if let Some((device, memory)) = self.nvml.as_ref().and_then(|device| Some((device, device.memory().ok()?))) {
             figures.push(("nvml_used_bytes", memory.used_bytes as f64));
+            figures.push(("nvml_total_bytes", memory.total_bytes as f64));
             figures.extend(memory.process_bytes.map(|bytes| ("nvml_process_bytes", bytes as f64)));
+            figures.extend(device.utilisation_percent().ok().map(|busy| ("nvml_utilisation_percent", f64::from(busy))));
         }
-        figures.extend(resident_peak_bytes().map(|bytes| ("resident_peak_bytes", bytes)));
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        for (name, field) in [("resident_bytes", "VmRSS:"), ("resident_peak_bytes", "VmHWM:")] {
+            figures.extend(status_bytes(&status, field).map(|bytes| (name, bytes)));
+        }
         figures
     }
 }
 
-/// The kernel's `VmHWM` of this process.
-fn resident_peak_bytes() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+/// A size in the text of `/proc/self/status`.
+fn status_bytes(status: &str, field: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kibibytes: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    #[test]
+    fn sizes_of_the_process_are_read() {
+        assert_eq!(status_bytes("Name:\tpipe\nVmHWM:\t    2048 kB\nVmRSS:\t1 kB\n", "VmHWM:"), Some(2_097_152.0));
+        assert_eq!(status_bytes("Name:\tpipe\n", "VmHWM:"), None);
+        let runtime = Runtime { device: Device::Cpu, nvml: None };
+        let figures = runtime.memory();
+        assert_eq!(
+            figures.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
+            ["resident_bytes", "resident_peak_bytes"]
+        );
+        assert!(figures[0].1 > 1e6 && figures[0].1 <= figures[1].1, "{figures:?}");
+    }
 }

@@ -203,7 +203,7 @@ fn figure_row(FigureChange { name, from, to, difference }: &FigureChange) -> [Ce
         let sign = if difference > 0.0 { "+" } else { "" };
         let share =
             if base == 0.0 { String::new() } else { format!(", {sign}{:.2} %", 100.0 * difference / base.abs()) };
-        format!("({sign}{}{share})", report::measurement(difference))
+        format!("({sign}{}{share})", report::named(name, difference))
     });
     let [field, from, arrow, to] = pair(name, told(from), told(to));
     [field, from, arrow, to, by.into()]

@@ -72,12 +72,11 @@ pub(super) fn outcome(outcome: Outcome, run: RunStatus) -> (&'static str, Style)
     }
 }
 
-/// The value of a figure as a person reads it. A name that speaks of bytes makes it a size.
+/// The value of a figure as a person reads it.
 fn figure(name: &str, value: &Value) -> String {
     match (value.as_u64(), value.as_f64()) {
-        (Some(count), _) if name.split('_').any(|word| word == "bytes") => report::bytes(count),
-        (Some(count), _) => report::count(count),
-        (None, Some(number)) => report::measurement(number),
+        (Some(count), _) if !name.split('_').any(|word| matches!(word, "bytes" | "percent")) => report::count(count),
+        (_, Some(number)) => report::named(name, number),
         _ => value.as_str().map_or_else(|| value.to_string(), report::printable),
     }
 }

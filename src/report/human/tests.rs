@@ -213,11 +213,19 @@ fn progress_is_put_in_words() {
     let start = Instant::now();
     let mut meter = Meter::new("steps", 0, Some(400), start);
     meter.advance("steps", 100, Some(400), start + Duration::from_secs(25));
-    let metrics = [("loss", 1.2345), ("grad_norm", 0.5), ("learning_rate", 1e-4), ("eval_loss", 1.5)];
+    let metrics = [
+        ("cuda_allocated_bytes", 3.2e9),
+        ("loss", 1.2345),
+        ("grad_norm", 0.5),
+        ("learning_rate", 1e-4),
+        ("eval_loss", 1.5),
+        ("nvml_used_bytes", 4e9),
+    ];
     let metrics = metrics.map(|(name, value)| (name.to_owned(), value)).into();
     let running = Running { kind: "train".to_owned(), meter: Some(meter), metrics, shown: start };
     assert_eq!(
         running.text(),
-        "100/400 steps · 4.00/s · 1m 15s left · loss 1.234 · eval_loss 1.500 · grad_norm 0.5000"
+        "100/400 steps · 4.00/s · 1m 15s left · loss 1.234 · eval_loss 1.500 · grad_norm 0.5000 · \
+         cuda_allocated 2.98 GiB · nvml_used 3.73 GiB"
     );
 }

@@ -12,10 +12,11 @@ const LINEAR_MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate
 const SAVEABLE_MODULES: [&str; 2] = ["embed_tokens", "lm_head"];
 
 /// The fields that change no byte of the artifact; they carry the mark [`pipe_stage::EXECUTION_ONLY`].
-const EXECUTION_ONLY: [&str; 7] = [
+const EXECUTION_ONLY: [&str; 8] = [
     "gradient_checkpointing",
     "cudnn_benchmark",
     "logging_steps",
+    "monitor_gpu_memory",
     "save_steps",
     "save_total_limit",
     "dataloader_num_workers",
@@ -107,6 +108,10 @@ pub struct Config {
     /// Default 10 (Transformers: 500).
     #[schemars(range(min = 1), extend("x-execution-only" = true))]
     pub logging_steps: u64,
+    /// Say in each of these reports what memory is in use: that of the card by the allocator and by the driver, and that
+    /// of the process. Default true.
+    #[schemars(extend("x-execution-only" = true))]
+    pub monitor_gpu_memory: bool,
     /// Updates between two evaluations on the input `eval` and of `prompts`, 1 or more. Both are also evaluated
     /// before the first update and after the last. Default: only then.
     #[schemars(range(min = 1))]
@@ -226,6 +231,7 @@ impl Default for Config {
             seed: 42,
             data_seed: None,
             logging_steps: 10,
+            monitor_gpu_memory: true,
             eval_steps: None,
             prompts: Vec::new(),
             max_new_tokens: 64,

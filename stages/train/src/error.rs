@@ -8,6 +8,16 @@ use pipe_stage::Failure;
 /// An error of this stage.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    /// An update did not fit.
+    #[error("step {step}, in passes of up to {tokens} tokens, does not fit into the memory")]
+    OutOfMemory {
+        /// The step, counted from 1.
+        step: u64,
+        /// Tokens of its largest pass.
+        tokens: usize,
+        /// What was computed, and who held how much.
+        source: pipe_nn::Error,
+    },
     /// The model refused.
     #[error(transparent)]
     Model(#[from] pipe_nn::Error),
@@ -117,9 +127,12 @@ impl Error {
     /// As the engine wants it: memory is the machine's fault, and broken numbers come with advice.
     pub(crate) fn into_failure(self) -> Failure {
         match self {
-            Self::Model(error) if error.is_out_of_memory() => Failure::environment(error).hint(
-                "lower `max_tokens_per_pass`, or set `gradient_checkpointing: true`; neither changes what is learned",
+            Self::OutOfMemory { .. } => Failure::environment(self).hint(
+                "lower `max_tokens_per_pass`, set `gradient_checkpointing: true` or `optim: adamw_8bit`, or give a \
+                 `memory_limit` to keep to",
             ),
+            Self::Model(error) if error.is_out_of_memory() => Failure::environment(error)
+                .hint("quantize the base to NF4, train fewer `lora.modules_to_save`, or set `optim: adamw_8bit`"),
             Self::NotFinite { .. } | Self::WeightsNotFinite { .. } => Failure::from(self)
                 .hint("look at the step's samples; where they are sound, lower `learning_rate` or warm up for longer"),
             Self::AllSkipped { .. } => Failure::from(self)

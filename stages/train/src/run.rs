@@ -200,18 +200,22 @@ fn finish(trainer: &Trainer<'_>) -> Result<(), Error> {
     text.push(b'\n');
     write(&output.join(SUMMARY_FILE), &text)?;
 
-    context.figure("updates", summary.updates);
-    if config.fp16 {
-        context.figure("skipped_updates", summary.updates - trainer.optimizer.applied());
-    }
-    context.figure("tokens", summary.tokens);
-    context.figure("trained_values", summary.trained_values);
+    // What was learned comes first: a list has room for a few.
     if let Some(last) = trainer.history.last() {
         context.figure("final_loss", last.loss);
     }
     if let [first, .., last] = trainer.evaluation.losses() {
         context.figure("eval_loss_before", first.loss);
         context.figure("eval_loss_after", last.loss);
+    }
+    context.figure("updates", summary.updates);
+    if config.fp16 {
+        context.figure("skipped_updates", summary.updates - trainer.optimizer.applied());
+    }
+    context.figure("tokens", summary.tokens);
+    context.figure("trained_values", summary.trained_values);
+    for (name, value) in trainer.speed.figures().into_iter().chain(trainer.runtime.memory()) {
+        context.figure(name, value);
     }
     Ok(())
 }

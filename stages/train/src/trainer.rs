@@ -111,9 +111,6 @@ impl Trainer<'_> {
                 saved = done;
             }
         }
-        for (name, value) in self.speed.figures().into_iter().chain(self.runtime.memory()) {
-            self.context.figure(name, value);
-        }
         Ok(())
     }
 
@@ -138,15 +135,29 @@ impl Trainer<'_> {
             // No loss and no gradient. It is still an update: the schedule, the running means and decay go on.
             self.context.warn(format!("step {step}: none of its samples has a label; rows {}", list(&rows)));
         }
-        self.model.zero_grad()?;
-        let scale = self.optimizer.loss_scale();
-        self.model.set_loss_scale(scale.map_or(1.0, |scale| scale.value()));
-        let losses =
-            passes.iter().map(|pass| self.model.enqueue(pass, labels, update)).collect::<Result<Vec<_>, _>>()?;
         // An update that was left out does not move the schedule on.
         let learning_rate = self.schedule.learning_rate(self.optimizer.applied());
-        let norm = self.optimizer.update(self.model.trained_mut(), learning_rate)?;
+        let scale = self.optimizer.loss_scale();
+        let (losses, norm) = self.compute(&passes, labels, learning_rate).map_err(|source| {
+            let tokens = passes.iter().map(PackedBatch::tokens).max().unwrap_or(0);
+            if source.is_out_of_memory() { Error::OutOfMemory { step, tokens, source } } else { source.into() }
+        })?;
         Ok(Update { step, rows, passes, labels, tokens, learning_rate, losses, norm, scale, started })
+    }
+
+    /// Forward, backward and the update of the weights.
+    fn compute(
+        &mut self,
+        passes: &[PackedBatch],
+        labels: u64,
+        learning_rate: f64,
+    ) -> Result<(Vec<PendingLoss>, PendingNorm), pipe_nn::Error> {
+        let update = self.optimizer.updates();
+        self.model.zero_grad()?;
+        self.model.set_loss_scale(self.optimizer.loss_scale().map_or(1.0, |scale| scale.value()));
+        let losses =
+            passes.iter().map(|pass| self.model.enqueue(pass, labels, update)).collect::<Result<Vec<_>, _>>()?;
+        Ok((losses, self.optimizer.update(self.model.trained_mut(), learning_rate)?))
     }
 
     /// Reads what the update in flight found, if there is one.
@@ -210,8 +221,8 @@ impl Trainer<'_> {
         let loss = losses.iter().sum::<f64>() / losses.len() as f64;
         let values = [("loss", loss), ("grad_norm", last.grad_norm), ("learning_rate", last.learning_rate)];
         let scale = last.loss_scale.map(|record| ("loss_scale", record.scale));
-        let values = values.into_iter().chain(scale).chain(self.speed.figures());
-        self.context.metric(done, values.chain(self.runtime.memory()));
+        let memory = if self.config.monitor_gpu_memory { self.runtime.memory() } else { Vec::new() };
+        self.context.metric(done, values.into_iter().chain(scale).chain(self.speed.figures()).chain(memory));
     }
 
     fn save(&self) -> Result<(), Error> {
@@ -249,7 +260,7 @@ impl Speed {
         self.seconds += (now - earlier.max(started)).as_secs_f64();
     }
 
-    fn figures(&self) -> Vec<(&'static str, f64)> {
+    pub(crate) fn figures(&self) -> Vec<(&'static str, f64)> {
         if self.updates == 0 || self.seconds <= 0.0 {
             return Vec::new();
         }

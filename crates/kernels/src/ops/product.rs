@@ -2,12 +2,13 @@
 //!
 //! On CUDA in bfloat16 and float16 by cuBLASLt, whose plans are made once a shape; elsewhere libtorch's.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::check::Check;
 use crate::{
     Error,
     cublas::{self, Shape},
+    view::View,
 };
 
 /// `left right`, summed in float32 and rounded once to `kind`.
@@ -19,9 +20,10 @@ use crate::{
 /// If the operands do not fit, or the device refuses.
 pub fn product(left: &Tensor, right: &Tensor, kind: Kind) -> Result<Tensor, Error> {
     let check = Check { kernel: "product", device: left.device() };
-    let ([rows, _], [_, columns]) = (matrix(&check, left)?, matrix(&check, right)?);
-    let out = Tensor::f_empty([rows, columns], (kind, left.device()))?;
-    product_into(&out, left, right, false)?;
+    let [left_view, right_view] = [left, right].map(View::of);
+    let ([rows, _], [_, columns]) = (matrix(&check, &left_view)?, matrix(&check, &right_view)?);
+    let out = Tensor::f_empty([rows, columns], (kind, check.device))?;
+    multiply([&out, left, right], [View::of(&out), left_view, right_view], check, false)?;
     Ok(out)
 }
 
@@ -34,10 +36,16 @@ pub fn product(left: &Tensor, right: &Tensor, kind: Kind) -> Result<Tensor, Erro
 /// If the operands do not fit, or the device refuses.
 pub fn product_into(out: &Tensor, left: &Tensor, right: &Tensor, accumulate: bool) -> Result<(), Error> {
     let check = Check { kernel: "product", device: left.device() };
-    let ([rows, inner], [right_inner, columns]) = (matrix(&check, left)?, matrix(&check, right)?);
-    let fits = inner == right_inner && out.size() == [rows, columns] && left.kind() == right.kind();
+    let tensors = [out, left, right];
+    multiply(tensors, tensors.map(View::of), check, accumulate)
+}
+
+fn multiply([out, left, right]: [&Tensor; 3], views: [View; 3], check: Check, accumulate: bool) -> Result<(), Error> {
+    let [out_view, left_view, right_view] = &views;
+    let ([rows, inner], [right_inner, columns]) = (matrix(&check, left_view)?, matrix(&check, right_view)?);
+    let fits = inner == right_inner && out_view.size() == [rows, columns] && left_view.kind == right_view.kind;
     check.require(fits, || format!("{left:?} times {right:?} does not give {out:?}"))?;
-    if let Some(shape) = planned(out, left, right) {
+    if let Some(shape) = planned(&views) {
         // Rows of libtorch are cuBLAS's columns: the product is that of the transposed matrices.
         return cublas::multiply(shape, [right, left, out], accumulate, check.device);
     }
@@ -64,19 +72,17 @@ pub fn product_into(out: &Tensor, left: &Tensor, right: &Tensor, accumulate: boo
 }
 
 /// The product as cuBLASLt is asked for it; `None` if it cannot take the operands.
-fn planned(out: &Tensor, left: &Tensor, right: &Tensor) -> Option<Shape> {
-    let kind = left.kind();
-    let taken = left.device().is_cuda() && matches!(kind, Kind::BFloat16 | Kind::Half);
-    if !taken || right.device() != left.device() || out.device() != left.device() {
+fn planned([out, left, right]: &[View; 3]) -> Option<Shape> {
+    let kind = left.kind.filter(|kind| matches!(kind, Kind::BFloat16 | Kind::Half))?;
+    let on_cuda = left.device.is_some_and(Device::is_cuda);
+    if !on_cuda || right.device != left.device || out.device != left.device {
         return None;
     }
-    if out.kind() != kind && out.kind() != Kind::Float {
-        return None;
-    }
+    let out_kind = out.kind.filter(|found| *found == kind || *found == Kind::Float)?;
     let (left_stride, left_transposed) = stored(left)?;
     let (right_stride, right_transposed) = stored(right)?;
     let (out_stride, false) = stored(out)? else { return None };
-    let ([rows, inner], columns) = ([left.size()[0], left.size()[1]], right.size()[1]);
+    let (&[rows, inner], &[_, columns]) = (left.size(), right.size()) else { return None };
     if rows == 0 || columns == 0 || inner == 0 {
         return None;
     }
@@ -85,14 +91,13 @@ fn planned(out: &Tensor, left: &Tensor, right: &Tensor) -> Option<Shape> {
         strides: [right_stride, left_stride, out_stride],
         transposed: [right_transposed, left_transposed],
         bfloat16: kind == Kind::BFloat16,
-        float32_result: out.kind() == Kind::Float,
+        float32_result: out_kind == Kind::Float,
     })
 }
 
 /// How a matrix lies in memory: the distance between its rows or, if it is transposed, its columns.
-fn stored(matrix: &Tensor) -> Option<(i64, bool)> {
-    let (size, stride) = (matrix.size(), matrix.stride());
-    let (&[rows, columns], &[down, right]) = (size.as_slice(), stride.as_slice()) else { return None };
+fn stored(matrix: &View) -> Option<(i64, bool)> {
+    let (&[rows, columns], &[down, right]) = (matrix.size(), matrix.stride()) else { return None };
     let (stride, transposed) = if right == 1 && down >= columns {
         (down, false)
     } else if down == 1 && right >= rows {
@@ -100,14 +105,14 @@ fn stored(matrix: &Tensor) -> Option<(i64, bool)> {
     } else {
         return None;
     };
-    let bytes = matrix.kind().elt_size_in_bytes() as i64;
+    let bytes = matrix.kind?.elt_size_in_bytes() as i64;
     let alignment = i64::from(cublas::ALIGNMENT);
-    let aligned = stride * bytes % alignment == 0 && matrix.data_ptr() as i64 % alignment == 0;
+    let aligned = stride * bytes % alignment == 0 && matrix.address as i64 % alignment == 0;
     aligned.then_some((stride, transposed))
 }
 
-fn matrix(check: &Check, tensor: &Tensor) -> Result<[i64; 2], Error> {
-    match tensor.size().as_slice() {
+fn matrix(check: &Check, view: &View) -> Result<[i64; 2], Error> {
+    match view.size() {
         &[rows, columns] => Ok([rows, columns]),
         other => Err(check.wrong(format!("an operand must be a matrix, it is {other:?}"))),
     }

@@ -34,7 +34,8 @@ fn defaults_are_those_of_transformers_and_peft_but_for_what_says_so() {
             "optim": "adamw", "num_train_epochs": null, "max_steps": null, "per_device_train_batch_size": 8,
             "gradient_accumulation_steps": 1, "max_tokens_per_pass": 4096, "gradient_checkpointing": false,
             "bf16": false, "fp16": false, "load_in_8bit": false, "tf32": false, "cudnn_benchmark": false,
-            "neftune_noise_alpha": null, "shuffle": true, "seed": 42, "data_seed": null, "logging_steps": 10, "eval_steps": null, "prompts": [],
+            "neftune_noise_alpha": null, "shuffle": true, "seed": 42, "data_seed": null, "logging_steps": 10,
+            "monitor_gpu_memory": true, "eval_steps": null, "prompts": [],
             "max_new_tokens": 64, "save_steps": 500, "save_total_limit": 2, "dataloader_num_workers": 0,
             "dataloader_pin_memory": true,
         })
@@ -55,6 +56,7 @@ fn every_field_is_semantic_or_execution_only() {
             "gradient_checkpointing",
             "cudnn_benchmark",
             "logging_steps",
+            "monitor_gpu_memory",
             "save_steps",
             "save_total_limit",
             "dataloader_num_workers",

@@ -27,6 +27,11 @@ pub(crate) fn model(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../crates/nn/tests/fixtures").join(name)
 }
 
+/// Whether the stages compute on the first CUDA device instead of the CPU: `PIPE_TEST_GPU` is in the environment.
+pub(crate) fn on_gpu() -> bool {
+    std::env::var_os("PIPE_TEST_GPU").is_some()
+}
+
 /// A job in a folder of its own. Running it twice is what a rerun after a kill is: the resume folder stays.
 pub(crate) struct Stage {
     folder: tempfile::TempDir,
@@ -53,7 +58,8 @@ impl Stage {
         let samples = folder.path().join("samples");
         write_samples(&samples, rows);
         let inputs = BTreeMap::from([("base".to_owned(), base.to_owned()), ("samples".to_owned(), samples)]);
-        Self { folder, config, inputs, resources: Resources { cpus: Some(1), ..Resources::default() }, stop_at: None }
+        let resources = Resources { cpus: Some(1), gpus: usize::from(on_gpu()), ..Resources::default() };
+        Self { folder, config, inputs, resources, stop_at: None }
     }
 
     /// Gives the stage another samples folder under the input `name`.
@@ -66,6 +72,13 @@ impl Stage {
 
     pub(crate) fn set(&mut self, field: &str, value: impl Into<Value>) {
         self.config[field] = value.into();
+    }
+
+    /// The update behind which its last checkpoint was saved.
+    pub(crate) fn saved(&self) -> u64 {
+        let names = fs::read_dir(self.resume()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let step = |name: String| name.split('-').nth(1).and_then(|digits| digits.parse().ok());
+        names.filter_map(step).max().unwrap()
     }
 
     pub(crate) fn resume(&self) -> PathBuf {

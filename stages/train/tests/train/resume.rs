@@ -5,7 +5,7 @@ use std::fs;
 use pipe_stage::FailureClass;
 use serde_json::{Value, json};
 
-use crate::harness::{Stage, changed_base, data, short_run, warnings};
+use crate::harness::{Stage, changed_base, data, on_gpu, short_run, warnings};
 
 fn with_evaluation() -> Stage {
     let mut stage = short_run();
@@ -22,17 +22,31 @@ fn checkpoints(stage: &Stage) -> Vec<String> {
 }
 
 #[test]
+fn the_same_run_gives_the_same_bytes() {
+    for bf16 in [false, true] {
+        let [one, other] = [(); 2].map(|()| {
+            let mut stage = with_evaluation();
+            stage.set("bf16", bf16);
+            stage.run_to_end();
+            stage.artifact()
+        });
+        assert!(one == other, "bf16: {bf16}");
+    }
+}
+
+#[test]
 fn stopped_at_any_step_and_run_again_the_bytes_are_the_same() {
     let whole = with_evaluation();
     whole.run_to_end();
     let expected = whole.artifact();
     assert!(expected.len() >= 5, "{:?}", expected.keys());
-    for stop_at in [1, 4, 5, 7, 11] {
+    for stop_at in [1, 4, 5, 7, 10] {
         let mut stage = with_evaluation();
         stage.stop_at = Some(stop_at);
         let (failure, _) = stage.run_to_failure();
         assert_eq!(failure.class(), FailureClass::Cancelled);
-        assert!(checkpoints(&stage).last().unwrap().starts_with(&format!("checkpoint-{stop_at:08}-")));
+        // A GPU is an update ahead of what it reports.
+        assert!((stop_at..=stop_at + u64::from(on_gpu())).contains(&stage.saved()), "{:?}", checkpoints(&stage));
         stage.stop_at = None;
         stage.run_to_end();
         assert!(stage.artifact() == expected, "stopped at step {stop_at}");
@@ -149,9 +163,12 @@ fn gets_there(short_run: fn() -> Stage) {
     let whole = short_run();
     whole.run_to_end();
     let mut stage = short_run();
-    for step in 1..12 {
-        stage.stop_at = Some(step);
+    let mut saved = 0;
+    while saved + 1 + u64::from(on_gpu()) < 12 {
+        stage.stop_at = Some(saved + 1);
         stage.run_to_failure();
+        assert!(stage.saved() > saved);
+        saved = stage.saved();
     }
     stage.stop_at = None;
     stage.run_to_end();
@@ -168,7 +185,7 @@ fn the_recorded_number_of_threads_is_used() {
     stage.run_to_failure();
     let name = checkpoints(&stage).pop().unwrap();
     let manifest = fs::read_to_string(stage.resume().join(name).join("manifest.json")).unwrap();
-    assert!(manifest.contains("\"updates\": 6") && manifest.contains("\"threads\": 1"), "{manifest}");
+    assert!(stage.saved() >= 6 && manifest.contains("\"threads\": 1"), "{manifest}");
 }
 
 #[test]
@@ -180,6 +197,7 @@ fn no_execution_only_field_changes_a_byte() {
         ("gradient_checkpointing", json!(true)),
         ("cudnn_benchmark", json!(true)),
         ("logging_steps", json!(3)),
+        ("monitor_gpu_memory", json!(false)),
         ("save_steps", json!(1)),
         ("save_total_limit", json!(1)),
         ("dataloader_num_workers", json!(2)),

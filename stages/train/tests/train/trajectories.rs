@@ -1,15 +1,15 @@
 //! Thirty updates of Transformers' Trainer on PEFT models, step by step: losses, norms, learning rates, and the adapter.
 //!
 //! Tolerances, relative: float32 1e-5 for the loss, 3e-5 for the norm, and 1e-5 root mean square for the weights, a few
-//! times what two honest implementations of the reference differ by; bfloat16 1e-2, 3e-2 and 1e-3. float16 against
-//! runs in float32: 5e-4, 2e-3 and 5e-4.
+//! times what two honest implementations of the reference differ by; bfloat16 1e-2, 3e-2 and 1e-3; float16 against runs in
+//! float32 5e-4, 2e-3 and 5e-4. On a GPU, whose sums are of another order, float32 is within 1e-4.
 
 use std::{fs, path::Path};
 
 use pipe_hf::{AdapterConfig, Checkpoint};
 use serde_json::{Value, json};
 
-use crate::harness::{Stage, data, fixture, model};
+use crate::harness::{Stage, data, fixture, model, on_gpu};
 
 struct Tolerance {
     loss: f64,
@@ -19,36 +19,37 @@ struct Tolerance {
 
 const FLOAT32: Tolerance = Tolerance { loss: 1e-5, grad_norm: 3e-5, weights_rms: 1e-5 };
 const FLOAT16: Tolerance = Tolerance { loss: 5e-4, grad_norm: 2e-3, weights_rms: 5e-4 };
+const FLOAT32_ON_GPU: Tolerance = Tolerance { loss: 1e-4, grad_norm: 1e-4, weights_rms: 1e-4 };
 const BFLOAT16: Tolerance = Tolerance { loss: 1e-2, grad_norm: 3e-2, weights_rms: 1e-3 };
 
 #[test]
 fn tied_rslora_linear() {
-    follow("tied_rslora_linear", FLOAT32);
+    follow("tied_rslora_linear", float32());
 }
 
 #[test]
 fn tied_norslora_cosine_clip_wd() {
-    follow("tied_norslora_cosine_clip_wd", FLOAT32);
+    follow("tied_norslora_cosine_clip_wd", float32());
 }
 
 #[test]
 fn tied_mts_ensure_tying() {
-    follow("tied_mts_ensure_tying", FLOAT32);
+    follow("tied_mts_ensure_tying", float32());
 }
 
 #[test]
 fn untied_mts_cosine_wd() {
-    follow("untied_mts_cosine_wd", FLOAT32);
+    follow("untied_mts_cosine_wd", float32());
 }
 
 #[test]
 fn tied_nf4() {
-    follow("tied_nf4", FLOAT32);
+    follow("tied_nf4", float32());
 }
 
 #[test]
 fn untied_nf4_mts() {
-    follow("untied_nf4_mts", FLOAT32);
+    follow("untied_nf4_mts", float32());
 }
 
 #[test]
@@ -62,6 +63,10 @@ fn float16_follows_float32() {
     for run in ["tied_mts_ensure_tying", "tied_norslora_cosine_clip_wd", "untied_nf4_mts"] {
         follow_with(run, true, FLOAT16);
     }
+}
+
+fn float32() -> Tolerance {
+    if on_gpu() { FLOAT32_ON_GPU } else { FLOAT32 }
 }
 
 fn follow(run: &str, tolerance: Tolerance) {

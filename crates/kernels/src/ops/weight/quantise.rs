@@ -4,9 +4,11 @@ use pipe_nf4::{Absmax, BLOCK, DYNAMIC_MAP, NESTED_BLOCK, NestedAbsmax, Quantized
 use tch::{Device, Kind, Tensor};
 
 use super::{SOURCE, Scales};
-use crate::{Error, launch::Launch, ops::check::Check};
+use crate::{Error, launch::Launch, ops::check::Check, readback::upload};
 
 const THREADS: u32 = 256;
+/// Blocks that sum scales: more would only write more for the host to read.
+const MOST_BLOCKS: i64 = 66;
 
 /// What [`quantise_nf4`] gives: the codes and scales of an [`Nf4`](super::Nf4), whose `block` is 64.
 #[derive(Debug)]
@@ -18,7 +20,8 @@ pub struct Quantised {
 }
 
 /// Quantises to NF4 on the device of the values: byte for byte what `pipe_nf4::QuantizedTensor::quantize` gives. Waits
-/// for the device: the scales go to the host, which takes their mean.
+/// for the device: some sums of scales go to the host, which takes their mean. Where the order of a sum matters, all of
+/// them do.
 ///
 /// # Shapes
 /// `values`: any, in row-major order, contiguous; on CUDA float32, bfloat16 or float16.
@@ -50,16 +53,29 @@ pub fn quantise_nf4(values: &Tensor, double_quant: bool) -> Result<Quantised, Er
         .tensor(&codes)
         .tensor(&scales)
         .run([((count + 2047) / 2048) as u32, 1, 1], THREADS, 0)?;
-    let on_host = Vec::<f32>::try_from(scales.f_to_device(Device::Cpu)?)?;
-    if let Some(block) = on_host.iter().position(|scale| !scale.is_finite()) {
-        let start = block * BLOCK;
-        return Err(not_finite(&check, start, values.numel().min(start + BLOCK)));
-    }
+    let grid = ((blocks + 1023) / 1024).clamp(1, MOST_BLOCKS);
+    let partials = Tensor::f_empty([grid * i64::from(THREADS / 32), 3], (Kind::Double, check.device))?;
+    Launch::new(&SOURCE, "sum_scales", Kind::Float, check.device)?.tensor(&scales).int(blocks).tensor(&partials).run(
+        [grid as u32, 1, 1],
+        THREADS,
+        0,
+    )?;
+    let partials = Vec::<f64>::try_from(partials.f_to_device(Device::Cpu)?.f_view(-1)?)?;
+    let offset = match exact_mean(partials.as_chunks().0, blocks as usize) {
+        Some(mean) => mean,
+        None => {
+            let on_host = Vec::<f32>::try_from(scales.f_to_device(Device::Cpu)?)?;
+            if let Some(block) = on_host.iter().position(|scale| !scale.is_finite()) {
+                let start = block * BLOCK;
+                return Err(not_finite(&check, start, values.numel().min(start + BLOCK)));
+            }
+            mean(&on_host)
+        }
+    };
     if !double_quant {
         return Ok(Quantised { codes, scales: Scales::Plain(scales) });
     }
-    let offset = mean(&on_host);
-    let map = Tensor::f_from_slice(&DYNAMIC_MAP)?.f_to_device(check.device)?;
+    let map = upload(&DYNAMIC_MAP, check.device)?;
     let nested_codes = Tensor::f_empty([blocks], bytes)?;
     let nested_blocks = (blocks + NESTED_BLOCK as i64 - 1) / NESTED_BLOCK as i64;
     let absmax = Tensor::f_empty([nested_blocks], floats)?;
@@ -100,6 +116,20 @@ fn reference(check: &Check, values: &Tensor, double_quant: bool) -> Result<Quant
 fn mean(scales: &[f32]) -> f32 {
     let sum: f64 = scales.iter().map(|scale| f64::from(*scale)).sum();
     if scales.is_empty() { 0.0 } else { (sum / scales.len() as f64) as f32 }
+}
+
+/// [`mean`] of what the parts of `count` scales say of themselves: sum, bits of the largest, and exponent of the lowest bit
+/// that any of them has. `None` if one is not finite, or if the sum may depend on its order.
+///
+/// Scales are not negative and multiples of that lowest bit. If the sum is below 2^53 of these, so is every part of it in
+/// any order, and none was rounded.
+fn exact_mean(partials: &[[f64; 3]], count: usize) -> Option<f32> {
+    let sum: f64 = partials.iter().map(|[sum, ..]| sum).sum();
+    let most = partials.iter().map(|[_, most, _]| *most).fold(0.0, f64::max);
+    let lowest = partials.iter().map(|[.., lowest]| *lowest).fold(f64::INFINITY, f64::min);
+    // float32 counts exponents from 127 on; 23 digits stand behind the point.
+    let exact = most < f64::from(f32::INFINITY.to_bits()) && sum < (lowest - 150.0 + 53.0).exp2();
+    exact.then(|| if count == 0 { 0.0 } else { (sum / count as f64) as f32 })
 }
 
 fn not_finite(check: &Check, start: usize, end: usize) -> Error {
@@ -157,11 +187,46 @@ mod tests {
                     let found = quantise_nf4(&values.to_device(device), double_quant).unwrap();
                     assert_eq!(parts(&found), parts(&expected), "{kind:?} {count} {double_quant}");
                 }
+                // Of these the sum is exact.
+                let plain = (normal(&[count], 7) * 0.02).to_kind(kind);
+                let found = quantise_nf4(&plain.to_device(device), true).unwrap();
+                assert_eq!(parts(&found), parts(&quantise_nf4(&plain, true).unwrap()), "{kind:?} {count}");
                 // A view that begins between the places of a vector load.
                 let room = Tensor::cat(&[values.narrow(0, 0, 1), values.shallow_clone()], 0).to_device(device);
                 let found = quantise_nf4(&room.narrow(0, 1, count), true).unwrap();
                 assert_eq!(parts(&found), parts(&quantise_nf4(&values, true).unwrap()), "{kind:?} {count}");
             }
+        }
+    }
+
+    /// As the kernel does it, for one warp.
+    fn partial(scales: &[f32]) -> [f64; 3] {
+        let lowest = |scale: &f32| {
+            let exponent = (scale.to_bits() >> 23).max(1);
+            let digits = if scale.to_bits() >> 23 > 0 { scale.to_bits() | 1 << 23 } else { scale.to_bits() };
+            exponent + digits.trailing_zeros()
+        };
+        let lowest = scales.iter().filter(|scale| **scale != 0.0).map(lowest).min().unwrap_or(278);
+        let most = scales.iter().map(|scale| scale.to_bits()).max().unwrap_or(0);
+        [scales.iter().map(|scale| f64::from(*scale)).sum(), f64::from(most), f64::from(lowest)]
+    }
+
+    #[test]
+    fn a_mean_is_exact_or_is_none() {
+        let parts = |scales: &[f32]| scales.chunks(100).map(partial).collect::<Vec<_>>();
+        // As the largest of 64 values are: none of them is tiny.
+        let scales = Vec::<f32>::try_from(normal(&[10_000], 1).abs().clamp_min(0.5) * 0.02).unwrap();
+        assert_eq!(exact_mean(&parts(&scales), scales.len()), Some(mean(&scales)));
+        // Of another order, too.
+        let mut reversed = scales.clone();
+        reversed.reverse();
+        assert_eq!(exact_mean(&parts(&reversed), scales.len()), Some(mean(&scales)));
+        assert_eq!(exact_mean(&parts(&[0.0; 7]), 7), Some(0.0));
+        assert_eq!(exact_mean(&parts(&[1e-45, 3e-45]), 2), Some(mean(&[1e-45, 3e-45])));
+        assert_eq!(exact_mean(&parts(&[1.0, f32::EPSILON, 2.0_f32.powi(-53)]), 3), None, "1 and its lowest bit");
+        assert_eq!(exact_mean(&parts(&[0.5, 2.0_f32.powi(-53)]), 2).map(f32::to_bits), Some(0x3e80_0000));
+        for bad in [f32::NAN, f32::INFINITY] {
+            assert_eq!(exact_mean(&parts(&[1.0, bad]), 2), None);
         }
     }
 

@@ -17,6 +17,7 @@ mod out_of_memory;
 mod prepare;
 mod readback;
 mod shim;
+mod staging;
 #[cfg(test)]
 mod testing;
 mod view;
@@ -33,6 +34,7 @@ pub use out_of_memory::OutOfMemory;
 pub use prepare::{Preparation, prepare};
 pub use readback::{Readback, upload};
 pub use shim::{set_cudnn_benchmark, set_deterministic, set_tf32};
+pub use staging::fill_tensor;
 
 /// Sets how many threads one operation on the CPU uses. Results depend on it in the last bits, so it stands in
 /// checkpoints.

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use pipe_hf::{Checkpoint, Dtype, ModelConfig, Parameter as Listed, Role};
-use pipe_kernels::ops::{Nf4, Weight};
+use pipe_kernels::{
+    fill_tensor,
+    ops::{Nf4, Weight},
+};
 use pipe_nf4::QuantizedTensor;
 use tch::{Device, Kind, Tensor};
 
@@ -90,8 +93,8 @@ impl Loader {
             other => return Err(self.wrong(name, format!("has type {other:?}, it must be F32, BF16 or F16"))),
         };
         let shape: Vec<i64> = info.shape.iter().map(|side| *side as i64).collect();
-        let bytes = self.checkpoint.read(name)?;
-        Ok(Tensor::f_from_data_size(&bytes, &shape, stored)?.f_to_device(self.device)?.f_to_kind(kind)?)
+        let read = |first, part: &mut [u8]| Ok::<(), Error>(self.checkpoint.read_range(name, first, part)?);
+        Ok(fill_tensor(&shape, stored, self.device, read)?.f_to_kind(kind)?)
     }
 
     fn wrong(&self, name: &str, problem: impl Into<String>) -> Error {

@@ -245,6 +245,7 @@ fn ordinal(device: Device) -> Result<usize, Error> {
     }
 }
 
+/// An error of the driver.
 pub(crate) fn driver(call: &'static str, error: &result::DriverError) -> Error {
     let words = error.error_string().map(|text| text.to_string_lossy().into_owned());
     Error::Driver { call, message: words.unwrap_or_else(|_| format!("{error:?}")) }

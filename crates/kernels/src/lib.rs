@@ -18,6 +18,7 @@ mod out_of_memory;
 mod prepare;
 mod readback;
 mod shim;
+mod staging;
 mod stream;
 #[cfg(test)]
 mod testing;
@@ -36,6 +37,7 @@ pub use out_of_memory::OutOfMemory;
 pub use prepare::{Preparation, prepare};
 pub use readback::{Readback, upload, upload_tensor};
 pub use shim::{set_cudnn_benchmark, set_deterministic, set_tf32};
+pub use staging::fill_tensor;
 
 /// Sets how many threads one operation on the CPU uses. Results depend on it in the last bits, so it stands in
 /// checkpoints.

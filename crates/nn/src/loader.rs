@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use pipe_hf::{Checkpoint, Dtype, ModelConfig, Parameter as Listed, Role};
-use pipe_kernels::ops::{Nf4, Weight, quantise_int8};
+use pipe_kernels::{
+    fill_tensor,
+    ops::{Nf4, Weight, quantise_int8},
+};
 use pipe_nf4::QuantizedTensor;
 use tch::{Device, Kind, Tensor};
 
@@ -51,7 +54,7 @@ impl Loader {
 
     /// An embedding that stays in the memory of the host.
     pub(crate) fn table_on_host(&self, name: &str) -> Result<Tensor> {
-        Ok(self.on_host(name)?.f_to_kind(self.table_kind(name, true)?)?)
+        Ok(self.stored_on(name, Device::Cpu)?.f_to_kind(self.table_kind(name, true)?)?)
     }
 
     fn table_kind(&self, name: &str, rows_are_read: bool) -> Result<Kind> {
@@ -112,10 +115,10 @@ impl Loader {
 
     /// A tensor in the type that it has in the file, on the device.
     fn stored(&self, name: &str) -> Result<Tensor> {
-        Ok(self.on_host(name)?.f_to_device(self.device)?)
+        self.stored_on(name, self.device)
     }
 
-    fn on_host(&self, name: &str) -> Result<Tensor> {
+    fn stored_on(&self, name: &str, device: Device) -> Result<Tensor> {
         let info = self.checkpoint.info(name)?;
         let stored = match info.dtype {
             Dtype::F32 => Kind::Float,
@@ -124,8 +127,8 @@ impl Loader {
             other => return Err(self.wrong(name, format!("has type {other:?}, it must be F32, BF16 or F16"))),
         };
         let shape: Vec<i64> = info.shape.iter().map(|side| *side as i64).collect();
-        let bytes = self.checkpoint.read(name)?;
-        Ok(Tensor::f_from_data_size(&bytes, &shape, stored)?)
+        let read = |first, part: &mut [u8]| Ok::<(), Error>(self.checkpoint.read_range(name, first, part)?);
+        Ok(fill_tensor(&shape, stored, device, read)?)
     }
 
     fn wrong(&self, name: &str, problem: impl Into<String>) -> Error {

@@ -3,7 +3,7 @@
 use pipe_nf4::{Absmax, CODE_VALUES, NestedAbsmax, QuantizedTensor};
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::Error;
+use crate::{Error, fill_tensor, upload};
 
 /// A packed weight.
 #[derive(Debug)]
@@ -44,9 +44,13 @@ impl Nf4 {
     /// # Errors
     /// If the tensor does not have the elements of the shape, or the device has no memory for it.
     pub fn new(tensor: &QuantizedTensor, shape: [i64; 2], device: Device) -> Result<Self, Error> {
-        let bytes =
-            |bytes: &[u8]| Tensor::f_from_data_size(bytes, &[bytes.len() as i64], Kind::Uint8)?.f_to_device(device);
-        let floats = |values: &[f32]| Tensor::f_from_slice(values)?.f_to_device(device);
+        let bytes = |bytes: &[u8]| {
+            fill_tensor(&[bytes.len() as i64], Kind::Uint8, device, |first, part| {
+                part.copy_from_slice(&bytes[first as usize..][..part.len()]);
+                Ok::<(), Error>(())
+            })
+        };
+        let floats = |values: &[f32]| upload(values, device);
         if shape.iter().product::<i64>() != tensor.elements() as i64 {
             let problem = format!("a weight of {} elements is not {shape:?}", tensor.elements());
             return Err(Error::Operands { kernel: "weight", problem });

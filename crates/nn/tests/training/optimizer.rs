@@ -80,9 +80,6 @@ fn follow(states: States, of_value: f64, of_way: f64) {
                 let difference = relative_difference(&value, &expected);
                 let start = tensor(&file, &format!("c{number}.p{index}.s0"));
                 let way = relative_difference(&(value - &start), &(expected - start));
-                println!(
-                    "{states:?} case {number} step {step} parameter {index}: {difference:.1e}, of its way {way:.1e}"
-                );
                 assert!(difference < of_value, "case {number} step {step} parameter {index}: off by {difference:.1e}");
                 assert!(way < of_way, "case {number} step {step} parameter {index}: off by {way:.1e} of its way");
             }
@@ -120,7 +117,6 @@ fn states_in_8_bits_are_those_of_bitsandbytes() {
             }
         }
         let way = relative_difference(&(&value - &start), &(tensor(&file, &format!("p.s{update}")) - &start));
-        println!("update {update}: {others} of 1320 codes are another, the way differs by {way:.1e}");
         assert!(others <= 6 && way < 1e-3, "update {update}: {others} codes, way {way:.1e}");
     }
 }

@@ -155,7 +155,6 @@ fn the_loss_with_states_in_8_bits_falls_as_with_float32() {
     assert_ne!(weights["adapter_model.safetensors"], other_weights["adapter_model.safetensors"]);
     let last = |losses: &[f64]| losses[losses.len() - 8..].iter().sum::<f64>() / 8.0;
     let (fall, coded_fall) = (exact[0] - last(&exact), coded[0] - last(&coded));
-    println!("the loss falls by {fall}, in 8 bits by {coded_fall}");
     assert!(fall > 0.2 && (coded_fall / fall - 1.0).abs() < 0.05, "{fall} {coded_fall}");
 }
 

@@ -24,7 +24,7 @@ pub mod philox;
 pub use cuda::{CudaStatus, load_cuda};
 pub use error::Error;
 pub use flash::{Attended, Packing, flash_attention, flash_attention_backward};
-pub use memory::{CudaMemory, cuda_memory, empty_cuda_cache, reset_cuda_peak};
+pub use memory::{CudaMemory, cuda_memory, empty_cuda_cache, limit_cuda_memory, reset_cuda_peak};
 pub use nvml::{NvmlDevice, NvmlMemory};
 pub use readback::{Readback, upload};
 pub use shim::{set_cudnn_benchmark, set_deterministic, set_tf32};

@@ -27,6 +27,7 @@ unsafe extern "C" {
     fn pipe_shim_cuda_memory(device: i32, memory: *mut RawMemory, message: *mut c_char, capacity: usize) -> i32;
     fn pipe_shim_cuda_reset_peak(device: i32, message: *mut c_char, capacity: usize) -> i32;
     fn pipe_shim_cuda_empty_cache(message: *mut c_char, capacity: usize) -> i32;
+    fn pipe_shim_cuda_limit(fraction: f64, message: *mut c_char, capacity: usize) -> i32;
     fn pipe_shim_flash_forward(
         query: *const c_void,
         key: *const c_void,
@@ -98,6 +99,11 @@ pub(crate) fn cuda_reset_peak(device: i32) -> Result<(), Error> {
 pub(crate) fn cuda_empty_cache() -> Result<(), Error> {
     // SAFETY: the buffer is writable for the length given with it.
     call(|message, capacity| unsafe { pipe_shim_cuda_empty_cache(message, capacity) })
+}
+
+pub(crate) fn cuda_limit(fraction: f64) -> Result<(), Error> {
+    // SAFETY: the buffer is writable for the length given with it.
+    call(|message, capacity| unsafe { pipe_shim_cuda_limit(fraction, message, capacity) })
 }
 
 /// Output, logarithms of sums, and two tensors for the backward pass.

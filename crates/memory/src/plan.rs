@@ -29,8 +29,13 @@ pub struct Choice {
 
 /// Of a limit for a process or a card, what the allocator may give out.
 pub fn allocator_budget(limit_bytes: u64) -> u64 {
-    let rest = limit_bytes.saturating_sub(CONTEXT_BYTES);
+    let rest = reserved_budget(limit_bytes);
     rest - rest / PIECES
+}
+
+/// Of a limit for a process or a card, what the allocator may take from the driver.
+pub fn reserved_budget(limit_bytes: u64) -> u64 {
+    limit_bytes.saturating_sub(CONTEXT_BYTES)
 }
 
 /// What a process takes whose allocator gives out so much: the inverse of [`allocator_budget`].
@@ -99,15 +104,19 @@ impl Plan {
         let (start, most) = if gradient_checkpointing { (CHECKPOINTED_START, 0) } else { (CHOICES[0], layers) };
         let mut smallest: Option<Self> = None;
         for Choice { keep_unpacked, inputs_on_host } in CHOICES.into_iter().skip_while(|choice| *choice != start) {
-            for kept_layers in (0..=most).rev() {
-                let plan =
-                    Self::of(workload, Residency { kept_layers, inputs_on_host, keep_unpacked, embedding_on_host });
-                if plan.peak_bytes <= budget_bytes {
+            let keep = |kept_layers| {
+                Self::of(workload, Residency { kept_layers, inputs_on_host, keep_unpacked, embedding_on_host })
+            };
+            // The last layer may cost nothing to keep, since it is computed again before all others; more always do.
+            let least = (0..=most.min(1)).map(keep).min_by_key(|plan| plan.peak_bytes);
+            if least.as_ref().is_some_and(|least| least.peak_bytes <= budget_bytes) {
+                if let Some(plan) = (0..=most).rev().map(keep).find(|plan| plan.peak_bytes <= budget_bytes) {
                     return Ok(plan);
                 }
-                if smallest.as_ref().is_none_or(|smallest| plan.peak_bytes < smallest.peak_bytes) {
-                    smallest = Some(plan);
-                }
+            }
+            let bytes = |plan: &Option<Self>| plan.as_ref().map_or(u64::MAX, |plan| plan.peak_bytes);
+            if bytes(&least) < bytes(&smallest) {
+                smallest = least;
             }
         }
         let residency = Residency { kept_layers: 0, inputs_on_host: true, keep_unpacked: false, embedding_on_host };

@@ -66,7 +66,8 @@ fn forward_backward(workload: &Workload, residency: Residency, ledger: &mut Ledg
         } else {
             let (input, between_h) = activations.forget(ledger);
             inputs.extend(input);
-            if residency.inputs_on_host && inputs.len() > INPUTS_ON_DEVICE {
+            // The next layer's input is one of those on the device.
+            if residency.inputs_on_host && inputs.len() >= INPUTS_ON_DEVICE {
                 ledger.free(inputs.pop_front());
             }
             kept.push(Kept::Input);
@@ -85,11 +86,11 @@ fn forward_backward(workload: &Workload, residency: Residency, ledger: &mut Ledg
         let activations = match kept {
             Kept::Everything(activations) => *activations,
             Kept::Input => {
+                let mut stream = Stream { h: inputs.pop_back(), add: None };
                 // The last ones are there; for each that is used, one from further in front comes back.
-                if residency.inputs_on_host && number >= inputs.len() {
+                if residency.inputs_on_host && number > inputs.len() && inputs.len() + 1 < INPUTS_ON_DEVICE {
                     inputs.push_front(ledger.hold(Component::LayerInputs, pass.tokens * workload.width() * 4));
                 }
-                let mut stream = Stream { h: inputs.pop_back(), add: None };
                 let labels = (Component::LayerActivations, Component::LayerInputs);
                 layer.activations(&mut stream, labels, residency.keep_unpacked, ledger)
             }

@@ -7,6 +7,7 @@ pub mod bundle;
 pub mod cache;
 pub mod cli;
 pub mod config;
+pub mod foresight;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod graph;

@@ -4,7 +4,7 @@ use std::{io::Write, path::PathBuf};
 
 use clap::Args;
 
-use super::{CliError, candidates};
+use super::{CliError, candidates, typed::word};
 use crate::{
     config::{self, Pipeline, StageName},
     registry, report,
@@ -22,6 +22,12 @@ pub(super) struct PipelineArguments {
 }
 
 impl PipelineArguments {
+    /// The command that runs the pipeline, with the same overrides.
+    pub(super) fn run_command(&self) -> String {
+        let sets = self.set.iter().map(|set| format!(" --set {}", word(set)));
+        format!("pipe run {}{}", word(&self.file.to_string_lossy()), sets.collect::<String>())
+    }
+
     /// Reads and checks the pipeline.
     pub(super) fn load(&self) -> Result<Pipeline, CliError> {
         let overrides = self

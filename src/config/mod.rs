@@ -31,7 +31,7 @@ pub use model::{InputRef, Pipeline, StageName, StageSpec};
 pub use render::render;
 pub use schema::{canonical, execution_only_fields, schema};
 pub use source::{Location, Source};
-pub(crate) use stage::{MAX_CPUS, Refused, parse_bytes};
+pub(crate) use stage::MAX_CPUS;
 
 use crate::graph;
 

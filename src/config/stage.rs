@@ -16,7 +16,7 @@ use pipe_stage::{
 };
 use pipe_yaml::{Key, Node, Span, unknown_name_help};
 
-pub(crate) use self::limits::{MAX_CPUS, Refused, parse_bytes};
+pub(crate) use self::limits::MAX_CPUS;
 pub(super) use self::{
     checkout::Places,
     inputs::{Groups, Known},

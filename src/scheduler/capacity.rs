@@ -4,10 +4,10 @@
 
 use std::{ffi::OsStr, fs, path::Path, str::FromStr};
 
-use pipe_stage::Resources;
+use pipe_stage::{Refused, Resources, parse_bytes};
 
 use crate::{
-    config::{Refused, StageName, parse_bytes},
+    config::StageName,
     report::{bytes, plural},
 };
 

@@ -39,6 +39,7 @@ use pipe_stage::{FailureClass, Runner};
 use crate::{
     cache::{self, CacheError, Home, Records, Store, UserFiles},
     config::{ConfigError, Pipeline, StageName, StageSpec},
+    foresight::Made,
     graph::Graph,
     pins::{self, Pins, PinsError, SettleError},
     plan::{Action, CacheLookup, Externals, Plan},
@@ -170,10 +171,26 @@ pub fn run(pipeline: &Pipeline, home: &Home, options: &Options, sink: &mut dyn S
 /// # Errors
 /// If such a run could not begin.
 pub fn plan(pipeline: &Pipeline, home: &Home, request: &Request) -> Result<Plan, RunError> {
+    Ok(plan_with_made(pipeline, home, request)?.0)
+}
+
+/// The same, with the artifacts that are there.
+///
+/// # Errors
+/// Those of [`plan`].
+pub fn plan_with_made(pipeline: &Pipeline, home: &Home, request: &Request) -> Result<(Plan, Made), RunError> {
     let graph = Graph::new(pipeline)?;
     let selection = request.select(&graph)?;
     let pins = Pins::load(&pipeline.folder).map_err(SettleError::from)?;
-    Ok(Outlook::new(pipeline, home, graph, selection, &pins)?.plan())
+    let outlook = Outlook::new(pipeline, home, graph, selection, &pins)?;
+    let plan = outlook.plan();
+    let mut made = outlook.selection.given;
+    for stage in &plan.stages {
+        if let Action::Hit { outputs } = &stage.action {
+            made.insert(stage.stage.clone(), outputs.clone());
+        }
+    }
+    Ok((plan, made))
 }
 
 /// All that a plan needs, looked up.

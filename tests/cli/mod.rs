@@ -5,6 +5,7 @@ mod explain;
 mod get;
 mod hostile;
 mod init;
+mod memory;
 mod names;
 mod odd;
 mod remote;

@@ -8,7 +8,10 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <iomanip>
+#include <locale>
 #include <optional>
+#include <sstream>
 #include <utility>
 
 #include <ATen/Context.h>
@@ -17,6 +20,7 @@
 #include <ATen/ops/_flash_attention_backward_ops.h>
 #include <ATen/ops/_flash_attention_forward_ops.h>
 #include <c10/core/Allocator.h>
+#include <c10/core/AllocatorConfig.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
 namespace {
@@ -141,6 +145,20 @@ int32_t pipe_shim_cuda_empty_cache(char* message, size_t capacity) {
 int32_t pipe_shim_page_locked(int64_t bytes, void** result, char* message, size_t capacity) {
     return guarded(message, capacity, [&] {
         *result = new at::Tensor(at::empty({bytes}, at::TensorOptions(at::kByte).pinned_memory(true)));
+    });
+}
+
+// Must be called before the first tensor on a device: the allocator of a device reads it once.
+int32_t pipe_shim_cuda_limit(double fraction, char* message, size_t capacity) {
+    return guarded(message, capacity, [&] {
+        cuda_allocator();
+        std::ostringstream setting;
+        setting.imbue(std::locale::classic());
+        // Settings that the user made stay.
+        const auto made = c10::CachingAllocator::getAllocatorSettings();
+        if (!made.empty()) setting << made << ',';
+        setting << "per_process_memory_fraction:" << std::fixed << std::setprecision(9) << fraction;
+        c10::CachingAllocator::setAllocatorSettings(setting.str());
     });
 }
 

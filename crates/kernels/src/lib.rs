@@ -31,7 +31,7 @@ pub use cuda::{CudaStatus, load_cuda};
 pub use error::Error;
 pub use flash::{Attended, Packing, flash_attention, flash_attention_backward};
 pub use host_stack::HostStack;
-pub use memory::{CudaMemory, cuda_memory, empty_cuda_cache, reset_cuda_peak};
+pub use memory::{CudaMemory, cuda_memory, empty_cuda_cache, limit_cuda_memory, reset_cuda_peak};
 pub use nvml::{NvmlDevice, NvmlMemory};
 pub use out_of_memory::OutOfMemory;
 pub use prepare::{Preparation, prepare};

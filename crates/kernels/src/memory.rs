@@ -30,6 +30,15 @@ pub fn cuda_memory(device: usize) -> Result<CudaMemory, Error> {
     })
 }
 
+/// Keeps what the allocator takes from the driver to this share of a device's memory, in (0, 1]: what goes beyond it fails as
+/// if the device had no more. Call it before the first tensor on a device.
+///
+/// # Errors
+/// If CUDA is not loaded or libtorch refuses.
+pub fn limit_cuda_memory(fraction: f64) -> Result<(), Error> {
+    shim::cuda_limit(fraction)
+}
+
 /// Starts the peaks of device `device` afresh, at what is held now.
 ///
 /// # Errors

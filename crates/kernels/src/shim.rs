@@ -45,6 +45,7 @@ unsafe extern "C" {
     fn pipe_shim_cuda_reset_peak(device: i32, message: *mut c_char, capacity: usize) -> i32;
     fn pipe_shim_cuda_empty_cache(message: *mut c_char, capacity: usize) -> i32;
     fn pipe_shim_page_locked(bytes: i64, result: *mut *mut c_void, message: *mut c_char, capacity: usize) -> i32;
+    fn pipe_shim_cuda_limit(fraction: f64, message: *mut c_char, capacity: usize) -> i32;
     fn pipe_shim_flash_forward(
         query: *const c_void,
         key: *const c_void,
@@ -134,6 +135,11 @@ pub(crate) fn page_locked(bytes: i64) -> Result<Tensor, Error> {
     // SAFETY: `result` has room for a pointer, and the buffer is writable for its length.
     call(|message, capacity| unsafe { pipe_shim_page_locked(bytes, &raw mut result, message, capacity) })?;
     Ok(owned(result))
+}
+
+pub(crate) fn cuda_limit(fraction: f64) -> Result<(), Error> {
+    // SAFETY: the buffer is writable for the length given with it.
+    call(|message, capacity| unsafe { pipe_shim_cuda_limit(fraction, message, capacity) })
 }
 
 /// Output, logarithms of sums, and two tensors for the backward pass.

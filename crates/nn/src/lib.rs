@@ -50,7 +50,6 @@ pub mod checkpoint;
 pub mod optimizer;
 pub mod passes;
 pub mod runtime;
-pub mod sampler;
 pub mod schedule;
 
 pub use batch::{IGNORED_LABEL, PackedBatch, Sample};

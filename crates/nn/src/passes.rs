@@ -12,18 +12,8 @@ pub fn passes<'a>(
     samples: impl IntoIterator<Item = Sample<'a>>,
     max_tokens: u64,
 ) -> impl Iterator<Item = Result<PackedBatch>> {
-    let mut samples = samples.into_iter().filter(has_labels).peekable();
-    std::iter::from_fn(move || {
-        let first = samples.next()?;
-        let mut tokens = first.ids.len() as u64;
-        let mut pass = vec![first];
-        while let Some(sample) = samples.next_if(|sample| tokens.saturating_add(sample.ids.len() as u64) <= max_tokens)
-        {
-            tokens += sample.ids.len() as u64;
-            pass.push(sample);
-        }
-        Some(PackedBatch::new(&pass))
-    })
+    let samples = samples.into_iter().filter(has_labels);
+    pipe_samples::passes(samples, |sample| sample.ids.len() as u64, max_tokens).map(|pass| PackedBatch::new(&pass))
 }
 
 /// Whether a sample has a label that the loss counts. One that is malformed passes, for [`PackedBatch::new`] to name it.

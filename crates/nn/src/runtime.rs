@@ -19,6 +19,15 @@ pub struct RuntimeOptions {
     pub cudnn_benchmark: bool,
 }
 
+/// The memory of a card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Card {
+    /// All of it.
+    pub total_bytes: u64,
+    /// What others than this process use of it.
+    pub others_bytes: u64,
+}
+
 /// libtorch, ready to compute the same bytes every time.
 #[derive(Debug)]
 pub struct Runtime {
@@ -90,6 +99,22 @@ impl Runtime {
     /// The kind of device: results are the same on all of a kind.
     pub fn device_kind(&self) -> &'static str {
         if self.device.is_cuda() { "cuda" } else { "cpu" }
+    }
+
+    /// The memory of the card in bytes, and what others use of it, by the driver; `None` on the CPU, or where the driver has
+    /// no management library.
+    pub fn card(&self) -> Option<Card> {
+        let memory = self.nvml.as_ref()?.memory().ok()?;
+        let others_bytes = memory.used_bytes.saturating_sub(memory.process_bytes.unwrap_or(0));
+        Some(Card { total_bytes: memory.total_bytes, others_bytes })
+    }
+
+    /// Keeps the allocator to `bytes` of `card`. Call it before the first tensor.
+    ///
+    /// # Errors
+    /// If libtorch refuses.
+    pub fn limit_memory(&self, card: Card, bytes: u64) -> Result<(), RuntimeError> {
+        Ok(pipe_kernels::limit_cuda_memory((bytes as f64 / card.total_bytes.max(1) as f64).min(1.0))?)
     }
 
     /// What memory is in use, by name: of the card by libtorch's allocator and by the driver, with how busy that says it

@@ -14,16 +14,20 @@
 pub mod choice;
 mod error;
 mod lengths;
+mod passes;
 mod reader;
 mod sample;
+mod sampler;
 mod schema;
 mod truncate;
 mod writer;
 
 pub use error::Error;
 pub use lengths::Lengths;
+pub use passes::passes;
 pub use reader::Reader;
 pub use sample::{IGNORED, Sample, SampleRef, Samples};
+pub use sampler::{SampleCountError, Sampler};
 pub use truncate::TruncationSide;
 pub use writer::{Totals, Writer};
 

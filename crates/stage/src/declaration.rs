@@ -2,7 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::{Context, Failure, Kind, Output, Port, Problems, Program, Reference, Stage, UserFile, Validate};
+use serde_json::{Map, Value};
+
+use crate::{
+    Context, Failure, Kind, MemoryQuery, MemoryReport, Output, Port, Problems, Program, Reference, Stage, UserFile,
+    Validate,
+};
 
 /// A [`Kind`], erased.
 #[derive(Clone, Copy)]
@@ -27,6 +32,8 @@ pub struct Declaration {
     pub surroundings: &'static [&'static str],
     parse: fn(&pipe_yaml::Node) -> Result<ParsedConfig, Vec<pipe_yaml::Problem>>,
     schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
+    memory: fn(&Value, &MemoryQuery) -> Option<Result<MemoryReport, String>>,
+    model: fn(&Value) -> Option<Map<String, Value>>,
 }
 
 /// [`Validate::validate`] of a configuration whose type is erased.
@@ -85,6 +92,11 @@ impl Declaration {
                 })
             },
             schema: |generator| generator.subschema_for::<K::Config>(),
+            memory: |config, query| match serde_json::from_value(config.clone()) {
+                Ok(config) => K::memory(&config, query),
+                Err(error) => Some(Err(error.to_string())),
+            },
+            model: |config| K::model(&serde_json::from_value(config.clone()).ok()?),
         }
     }
 
@@ -99,6 +111,19 @@ impl Declaration {
     /// The JSON Schema of `with:`.
     pub fn schema(&self, generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
         (self.schema)(generator)
+    }
+
+    /// [`Kind::memory`] of a resolved configuration.
+    ///
+    /// # Errors
+    /// What is not known yet.
+    pub fn memory(&self, config: &Value, query: &MemoryQuery) -> Option<Result<MemoryReport, String>> {
+        (self.memory)(config, query)
+    }
+
+    /// [`Kind::model`] of a resolved configuration.
+    pub fn model(&self, config: &Value) -> Option<Map<String, Value>> {
+        (self.model)(config)
     }
 }
 

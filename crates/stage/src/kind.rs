@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Context, Failure};
+use crate::{Context, Failure, MemoryQuery, MemoryReport};
 
 /// Marks a configuration field that must not change a byte of the output, and so is not in the key:
 /// `#[schemars(extend("x-execution-only" = true))]`. Every other field is semantic.
@@ -155,6 +155,19 @@ pub trait Kind: 'static {
     /// field.
     fn user_files(_config: &Self::Config) -> Vec<UserFile> {
         Vec::new()
+    }
+
+    /// What a stage takes of a GPU's memory, worked out without one, before it runs. `None` for kinds that take none.
+    ///
+    /// # Errors
+    /// What is not known yet, as a fragment.
+    fn memory(_config: &Self::Config, _query: &MemoryQuery) -> Option<Result<MemoryReport, String>> {
+        None
+    }
+
+    /// The fields of the `config.json` of the model that a stage makes, where they follow from its configuration alone.
+    fn model(_config: &Self::Config) -> Option<serde_json::Map<String, serde_json::Value>> {
+        None
     }
 }
 

@@ -15,7 +15,9 @@ mod failure;
 mod job;
 mod kind;
 pub mod manifest;
+mod memory;
 pub mod name;
+mod quantity;
 mod worker;
 
 pub use context::Context;
@@ -25,4 +27,6 @@ pub use event::{Event, Level, Status};
 pub use failure::{FULL_DISK, Failure, FailureClass, is_full_disk};
 pub use job::{Artifact, Job, PROTOCOL, Resources};
 pub use kind::{EXECUTION_ONLY, Form, Kind, Output, Port, Problems, Program, Reference, Stage, UserFile, Validate};
+pub use memory::{Foreseen, MemoryPart, MemoryQuery, MemoryRefusal, MemoryReport};
+pub use quantity::{MEMORY_PATTERN, Refused, parse_bytes};
 pub use worker::{WORKER_SUBCOMMAND, worker_main};

@@ -15,11 +15,18 @@ use owo_colors::OwoColorize;
 use pipe_stage::{Declaration, Program};
 use serde_json::json;
 
-use super::{CliError, Exit, Format, count::at_least_one, pipeline::print, pipeline::print_json, said, said::say};
+use super::{
+    CliError, Exit, Format,
+    count::{at_least_one, size},
+    pipeline::print,
+    pipeline::print_json,
+    said,
+    said::say,
+};
 use crate::{
     bundle::{BundleError, Contents, Limits, Unpacked},
     cache::Home,
-    config::{self, Pipeline, StageName},
+    config::{Pipeline, StageName},
     registry,
     report::{self, Human, Outcome},
     reproduce::{Compared, DEFAULT_TOLERANCE, Verdict, compare},
@@ -319,10 +326,6 @@ fn refuse_taken(folder: &Path) -> Result<(), CliError> {
         return Err(CliError::usage(format!("`{}` is taken", folder.display()), help));
     }
     Ok(())
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    config::parse_bytes(text).map_err(|config::Refused(message, help)| format!("{message}; write it {help}"))
 }
 
 fn fraction(text: &str) -> Result<f64, String> {

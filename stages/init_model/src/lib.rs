@@ -22,6 +22,10 @@ impl Kind for InitModel {
     const VERSION: u32 = 1;
     const SUMMARY: &'static str = "Makes a Qwen3 model with freshly drawn weights";
     const INPUTS: &'static [Port] = &[Port::optional("tokenizer", "a folder with tokenizer.json")];
+
+    fn model(config: &Config) -> Option<serde_json::Map<String, serde_json::Value>> {
+        config.model().ok().map(|model| model.raw)
+    }
 }
 
 impl Stage for InitModel {

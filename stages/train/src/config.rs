@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use pipe_stage::{Problems, Validate};
+use pipe_samples::Sampler;
+use pipe_stage::{MEMORY_PATTERN, Problems, Refused, Validate, parse_bytes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -11,9 +12,13 @@ const LINEAR_MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate
 /// The modules that can be trained whole.
 const SAVEABLE_MODULES: [&str; 2] = ["embed_tokens", "lm_head"];
 
+/// Transformers' default.
+const DEFAULT_EPOCHS: f64 = 3.0;
+
 /// The fields that change no byte of the artifact; they carry the mark [`pipe_stage::EXECUTION_ONLY`].
 const EXECUTION_ONLY: [&str; 8] = [
     "gradient_checkpointing",
+    "memory_limit",
     "cudnn_benchmark",
     "logging_steps",
     "monitor_gpu_memory",
@@ -77,6 +82,11 @@ pub struct Config {
     /// Default false.
     #[schemars(extend("x-execution-only" = true))]
     pub gradient_checkpointing: bool,
+    /// The most memory of the GPU that the process may take, as if the card had no more: `16GB`, `7.5 GB`, `8GiB`, or a
+    /// number of bytes. What stays in memory and what is computed again is chosen for it; a run that cannot fit is refused
+    /// before it begins. The CPU has no limit. Default: what the card has free.
+    #[schemars(extend("type" = ["string", "integer", "null"], "pattern" = MEMORY_PATTERN, "x-execution-only" = true))]
+    pub memory_limit: Option<String>,
     /// Compute in bfloat16 where a Transformers run under autocast does; the trained tensors and the optimizer stay
     /// in float32. False computes in float32 throughout. Default false.
     pub bf16: bool,
@@ -221,6 +231,7 @@ impl Default for Config {
             gradient_accumulation_steps: 1,
             max_tokens_per_pass: 4096,
             gradient_checkpointing: false,
+            memory_limit: None,
             bf16: false,
             fp16: false,
             load_in_8bit: false,
@@ -278,6 +289,9 @@ impl Validate for Config {
             "gradient_accumulation_steps",
             "makes updates of more than 4 billion samples",
         );
+        if let Some(Err(Refused(message, help))) = self.memory_limit.as_deref().map(parse_bytes) {
+            problems.at_with_help("memory_limit", message, help);
+        }
         if self.fp16 && self.bf16 {
             problems.at_with_help(
                 "fp16",
@@ -292,6 +306,24 @@ impl Config {
     /// Samples in one update.
     pub fn samples_per_update(&self) -> u64 {
         self.per_device_train_batch_size.saturating_mul(self.gradient_accumulation_steps)
+    }
+
+    /// Updates of a run over samples that come to so many updates in an epoch.
+    pub(crate) fn updates(&self, sampler: &Sampler) -> u64 {
+        match self.max_steps {
+            Some(steps) => steps,
+            None => sampler.updates_in(self.num_train_epochs.unwrap_or(DEFAULT_EPOCHS)),
+        }
+    }
+
+    /// What the samples of each epoch are shuffled with; `None` keeps their order.
+    pub(crate) fn order(&self) -> Option<u64> {
+        self.shuffle.then(|| u64::from(self.data_seed.unwrap_or(self.seed)))
+    }
+
+    /// `memory_limit` in bytes.
+    pub(crate) fn memory_limit_bytes(&self) -> Option<u64> {
+        self.memory_limit.as_deref().and_then(|limit| parse_bytes(limit).ok())
     }
 
     /// The fields that decide the artifact, in the order of the declaration.

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use pipe_nn::{adapter::AdapterError, checkpoint::CheckpointError, sampler::SampleCountError};
+use pipe_nn::{adapter::AdapterError, checkpoint::CheckpointError};
+use pipe_samples::SampleCountError;
 use pipe_stage::Failure;
 
 /// An error of this stage.

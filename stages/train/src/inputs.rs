@@ -8,8 +8,9 @@ use pipe_stage::Context;
 
 use crate::{Config, error::Error};
 
-/// Samples to train on, and to evaluate on.
+/// The shape of the base, and samples to train on and to evaluate on.
 pub(crate) struct Inputs {
+    pub(crate) base: ModelConfig,
     pub(crate) samples: Samples,
     pub(crate) held_out: Option<Samples>,
 }
@@ -22,7 +23,7 @@ impl Inputs {
         let samples = load_samples("samples", samples, &base, context)?;
         let held_out = context.optional_input("eval");
         let held_out = held_out.map(|folder| load_samples("eval", folder, &base, context)).transpose()?;
-        Ok(Self { samples, held_out })
+        Ok(Self { base, samples, held_out })
     }
 }
 

@@ -10,15 +10,18 @@ mod error;
 mod evaluation;
 #[cfg(feature = "torch")]
 mod inputs;
+mod memory;
 #[cfg(feature = "torch")]
 mod record;
+#[cfg(feature = "torch")]
+mod residency;
 #[cfg(feature = "torch")]
 mod run;
 #[cfg(feature = "torch")]
 mod trainer;
 
 pub use config::{Config, Lora, LrSchedulerType, Optim};
-use pipe_stage::{Kind, Port, Program};
+use pipe_stage::{Kind, MemoryQuery, MemoryReport, Port, Program};
 
 /// The kind `train`.
 pub struct Train;
@@ -35,4 +38,8 @@ impl Kind for Train {
         Port::optional("adapter", "a PEFT adapter folder to start from"),
         Port::optional("eval", "held-out token samples, for a loss while training"),
     ];
+
+    fn memory(config: &Config, query: &MemoryQuery) -> Option<Result<MemoryReport, String>> {
+        Some(memory::foresee(config, query))
+    }
 }

@@ -8,9 +8,9 @@ use pipe_nn::{
     checkpoint::{Checkpoint, Checkpoints},
     optimizer::{AdamW, AdamWOptions, States, find_not_finite},
     runtime::{Runtime, RuntimeOptions},
-    sampler::Sampler,
     schedule::{Decay, Schedule, WarmUp},
 };
+use pipe_samples::Sampler;
 use pipe_stage::{Context, Failure, Stage};
 use pipe_text::Prompter;
 
@@ -20,13 +20,12 @@ use crate::{
     evaluation::{Evaluation, Prompts},
     inputs::Inputs,
     record::{METRICS_FILE, SUMMARY_FILE, Summary, to_lines, write},
+    residency,
     trainer::{Saving, Speed, Trainer},
 };
 
 /// Threads where the pipeline does not say.
 const DEFAULT_THREADS: usize = 2;
-/// Transformers' default.
-const DEFAULT_EPOCHS: f64 = 3.0;
 
 impl Stage for Train {
     fn run(config: &Config, context: &Context) -> Result<(), Failure> {
@@ -48,8 +47,9 @@ impl Stage for Train {
             let hint = error.hint();
             Failure::environment(error).hint(hint)
         })?;
+        let residency = residency::choose(config, context, &inputs, &runtime)?;
         let saving = Saving { checkpoints, threads };
-        let trainer = prepare(config, context, base, &inputs, runtime, saving);
+        let trainer = prepare(config, context, (base, residency), &inputs, runtime, saving);
         let mut trainer = trainer.map_err(Error::into_failure)?;
         if let Some(checkpoint) = &checkpoint {
             trainer.restore(checkpoint).map_err(Error::into_failure)?;
@@ -83,7 +83,7 @@ fn find_checkpoint(checkpoints: &Checkpoints, context: &Context) -> Result<Optio
 fn prepare<'a>(
     config: &'a Config,
     context: &'a Context,
-    base: &Path,
+    (base, residency): (&Path, Residency),
     inputs: &'a Inputs,
     runtime: Runtime,
     saving: Saving,
@@ -99,7 +99,7 @@ fn prepare<'a>(
         load_in_8bit: config.load_in_8bit,
         device: runtime.device(),
         neftune_noise_alpha: config.neftune_noise_alpha,
-        residency: Residency::unbounded(config.gradient_checkpointing),
+        residency,
         seed: u64::from(config.seed),
     };
     let mut model = Model::load(base, &options)?;
@@ -121,12 +121,8 @@ fn prepare<'a>(
         },
         model.trained(),
     )?;
-    let order = config.shuffle.then(|| u64::from(config.data_seed.unwrap_or(config.seed)));
-    let sampler = Sampler::new(inputs.samples.len(), config.samples_per_update(), order)?;
-    let total = match config.max_steps {
-        Some(steps) => steps,
-        None => sampler.updates_in(config.num_train_epochs.unwrap_or(DEFAULT_EPOCHS)),
-    };
+    let sampler = Sampler::new(inputs.samples.len(), config.samples_per_update(), config.order())?;
+    let total = config.updates(&sampler);
     let prompts = if config.prompts.is_empty() { None } else { Some(Prompts::encode(Prompter::load(base)?, config)?) };
     Ok(Trainer {
         config,

@@ -8,10 +8,9 @@ use pipe_nn::{
     optimizer::{AdamW, PendingNorm},
     passes::passes,
     runtime::Runtime,
-    sampler::Sampler,
     schedule::Schedule,
 };
-use pipe_samples::Samples;
+use pipe_samples::{Sampler, Samples};
 use pipe_stage::{Context, Failure};
 
 use crate::{

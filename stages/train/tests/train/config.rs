@@ -33,6 +33,7 @@ fn defaults_are_those_of_transformers_and_peft_but_for_what_says_so() {
             "weight_decay": 0.0, "max_grad_norm": 1.0, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8,
             "optim": "adamw", "num_train_epochs": null, "max_steps": null, "per_device_train_batch_size": 8,
             "gradient_accumulation_steps": 1, "max_tokens_per_pass": 4096, "gradient_checkpointing": false,
+            "memory_limit": null,
             "bf16": false, "fp16": false, "load_in_8bit": false, "tf32": false, "cudnn_benchmark": false,
             "neftune_noise_alpha": null, "shuffle": true, "seed": 42, "data_seed": null, "logging_steps": 10,
             "monitor_gpu_memory": true, "eval_steps": null, "prompts": [],
@@ -54,6 +55,7 @@ fn every_field_is_semantic_or_execution_only() {
         execution_only.iter().copied().collect::<BTreeSet<_>>(),
         [
             "gradient_checkpointing",
+            "memory_limit",
             "cudnn_benchmark",
             "logging_steps",
             "monitor_gpu_memory",
@@ -101,6 +103,16 @@ fn every_field_is_semantic_or_execution_only() {
         ]
     );
     assert_eq!(semantic.len() + execution_only.len(), fields.len());
+}
+
+#[test]
+fn memory_is_written_with_its_unit() {
+    for limit in ["16GB", "7.5 GB", "8GiB", "16000000000"] {
+        assert_eq!(paths(json!({ "memory_limit": limit })), Vec::<String>::new());
+    }
+    for limit in ["16G", "lots", "0GB", "-1GB"] {
+        assert_eq!(paths(json!({ "memory_limit": limit })), ["memory_limit"], "{limit}");
+    }
 }
 
 #[test]

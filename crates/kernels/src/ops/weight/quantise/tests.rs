@@ -206,7 +206,8 @@ fn table(name: &str) -> Vec<u32> {
 
 /// As `part_of` does it. `saturate` of the device makes NaN 0.
 fn part_of(value: f32) -> usize {
-    let place = value.mul_add(0.5, 0.5).max(0.0).min(1.0);
+    let place = value.mul_add(0.5, 0.5);
+    let place = if place > 0.0 { place.min(1.0) } else { 0.0 };
     (place.mul_add(31.0, 8_388_608.0).to_bits() & 31) as usize
 }
 

@@ -213,80 +213,166 @@ extern "C" __global__ void weight_plain(const __grid_constant__ Parts group, ele
     out[u64(row) * group.columns + column] = value;
 }
 
-// Between two code values, the mean of both.
-__device__ const u32 THRESHOLD_BITS[15] = {
-    0xbf591cd8, 0xbf1c5270, 0xbeeb8480, 0xbeadea76, 0xbe703cec, 0xbe0d38bc, 0xbd3a7871, 0x3d22faff,
-    0x3df64862, 0x3e5067e0, 0x3e9582d4, 0x3ec753f9, 0x3f006d04, 0x3f248daf, 0x3f5c89da,
+// Of the 32 parts that [-1, 1] is cut into around 2 i / 31 - 1, the threshold in it, the mean of two neighbouring code
+// values, or infinity; and the code below it. No part has two, and none is near to a border.
+__device__ const u32 PART_THRESHOLDS[32] = {
+    0x7f800000, 0x7f800000, 0xbf591cd8, 0x7f800000, 0x7f800000, 0x7f800000, 0xbf1c5270, 0x7f800000,
+    0xbeeb8480, 0x7f800000, 0xbeadea76, 0x7f800000, 0xbe703cec, 0xbe0d38bc, 0x7f800000, 0xbd3a7871,
+    0x3d22faff, 0x3df64862, 0x7f800000, 0x3e5067e0, 0x3e9582d4, 0x7f800000, 0x3ec753f9, 0x3f006d04,
+    0x7f800000, 0x3f248daf, 0x7f800000, 0x7f800000, 0x7f800000, 0x3f5c89da, 0x7f800000, 0x7f800000,
+};
+__device__ const u8 PART_CODES[32] = {
+    0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5, 6, 6, 7, 8, 9, 9, 10, 11, 11, 12, 13, 13, 14, 14, 14, 14, 15, 15,
 };
 
-// Values to codes and a scale for 64 of them. Blocks of 256 threads, eight values a thread; behind the end are zeros.
-// A scale is NaN or infinite if a value of its block is.
-extern "C" __global__ void quantise_nf4(const element* values, i64 count, int aligned, u8* codes, float* scales) {
-    const i64 at = (i64(blockIdx.x) * 256 + threadIdx.x) * 8;
-    Eight eight = {};
-    if (aligned && at + 8 <= count) {
-        eight = *reinterpret_cast<const Eight*>(values + at);
-    } else {
-#pragma unroll
-        for (int i = 0; i < 8; ++i)
-            if (at + i < count) eight.values[i] = values[at + i];
-    }
-    // Without the sign bit, the order of float32 is that of integers, with NaN above infinity.
-    u32 most = 0;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) most = max(most, __float_as_uint(widen(eight.values[i])) & 0x7FFFFFFFu);
-#pragma unroll
-    for (int distance = 4; distance > 0; distance >>= 1)
-        most = max(most, __shfl_xor_sync(0xFFFFFFFFu, most, distance));
-    if (at >= count) return;
-    const float scale = __uint_as_float(most), inverse = __fdiv_rn(1.0f, scale);
-    if ((threadIdx.x & 7) == 0) scales[at / 64] = scale;
-    u32 word = 0;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-        const float scaled = __fmul_rn(widen(eight.values[i]), inverse);
-        // False for NaN: a block of zeros has code 0.
-        u32 code = 0;
-#pragma unroll
-        for (int t = 0; t < 15; ++t) code += scaled > __uint_as_float(THRESHOLD_BITS[t]);
-        word |= code << (i * 4 + (i % 2 == 0 ? 4 : -4));
-    }
-    if (at + 8 <= count) {
-        *reinterpret_cast<u32*>(codes + at / 2) = word;
-    } else {
-        for (int i = 0; at + 2 * i < count; ++i) codes[at / 2 + i] = u8(word >> (8 * i));
-    }
+// The part of a value in the five low bits: 0 for NaN, as a block of zeros has it, and the outer ones for infinities.
+__device__ __forceinline__ u32 part_of(float value) {
+    float place;
+    asm("fma.rn.sat.f32 %0, %1, 0f3F000000, 0f3F000000;" : "=f"(place) : "f"(value));
+    return __float_as_uint(__fmaf_rn(place, 31.0f, 8388608.0f));
 }
 
-// What a warp finds of its part of the scales, [warps, 3]: their sum, the bits of the largest, and the exponent (as float32
-// counts it, with 23 more) of the lowest bit that any of them has. Blocks of 256 threads.
-extern "C" __global__ void __launch_bounds__(256) sum_scales(const float* scales, int count, double* partials) {
-    const int warps = gridDim.x * 8, warp = blockIdx.x * 8 + (threadIdx.x >> 5), lane = threadIdx.x & 31;
-    double sum = 0.0;
-    u32 most = 0, lowest = 255 + 23;
-    for (i64 at = warp * 32 + lane; at < count; at += i64(warps) * 32) {
-        const u32 bits = __float_as_uint(scales[at]), exponent = bits >> 23;
-        sum += double(scales[at]);
-        most = max(most, bits);
-        if (bits) lowest = min(lowest, max(exponent, 1u) + u32(__ffs(int(exponent ? bits | 0x800000u : bits))) - 1);
-    }
+// NaN where one of both is.
+__device__ __forceinline__ float max_or_nan(float a, float b) {
+    float c;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+    return c;
+}
+
+// What some scales say of themselves: their sum, the bits of the largest, and the exponent (as float32 counts it, with 23
+// more) of the lowest bit that any of them has. Scales are not negative and multiples of that bit: if their sum is below
+// 2^53 of these, so is every part of it in any order, and none was rounded.
+struct __align__(16) Partial {
+    double sum;
+    u32 most, lowest;
+};
+__device__ __forceinline__ void join(Partial& own, double sum, u32 most, u32 lowest) {
+    own.sum += sum;
+    own.most = max(own.most, most);
+    own.lowest = min(own.lowest, lowest);
+}
+__device__ __forceinline__ void join_warp(Partial& own) {
 #pragma unroll
-    for (int distance = 16; distance > 0; distance >>= 1) {
-        sum += __shfl_xor_sync(0xFFFFFFFFu, sum, distance);
-        most = max(most, __shfl_xor_sync(0xFFFFFFFFu, most, distance));
-        lowest = min(lowest, __shfl_xor_sync(0xFFFFFFFFu, lowest, distance));
+    for (int distance = 16; distance > 0; distance >>= 1)
+        join(own, __shfl_xor_sync(0xFFFFFFFFu, own.sum, distance), __shfl_xor_sync(0xFFFFFFFFu, own.most, distance),
+             __shfl_xor_sync(0xFFFFFFFFu, own.lowest, distance));
+}
+constexpr u32 NO_BIT = 255 + 23;
+__device__ __forceinline__ void join_scale(Partial& own, float scale) {
+    const u32 bits = __float_as_uint(scale), exponent = bits >> 23;
+    const u32 digits = exponent ? bits | 0x800000u : bits;
+    join(own, double(scale), bits, bits ? max(exponent, 1u) + u32(__ffs(int(digits))) - 1 : NO_BIT);
+}
+
+// Values to codes and a scale for 64 of them. Blocks of 256 threads; a warp has 512 values, in two chunks: the codes of 8
+// values a lane make a store of 4 bytes, side by side over the warp. Behind the end are zeros. A scale is NaN or infinite
+// if a value of its block is. `partials`, one for each block of the grid, may be null.
+extern "C" __global__ void __launch_bounds__(256)
+    quantise_nf4(const element* values, i64 count, int aligned, u8* codes, float* scales, Partial* partials) {
+    __shared__ float block_scales[64];
+    const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    const i64 first = i64(blockIdx.x) * 4096 + warp * 512;
+    const i64 at[2] = {first + lane * 8, first + 256 + lane * 8};
+    const bool whole = first + 512 <= count;
+    Eight eights[2] = {};
+    if (whole && aligned) {
+        eights[0] = *reinterpret_cast<const Eight*>(values + at[0]);
+        eights[1] = *reinterpret_cast<const Eight*>(values + at[1]);
+    } else {
+#pragma unroll
+        for (int j = 0; j < 2; ++j)
+#pragma unroll
+            for (int i = 0; i < 8; ++i)
+                if (at[j] + i < count) eights[j].values[i] = values[at[j] + i];
     }
-    if (lane > 0) return;
-    partials[warp * 3] = sum;
-    partials[warp * 3 + 1] = double(most);
-    partials[warp * 3 + 2] = double(lowest);
+    // Lane i has what is known of part i.
+    const float part_threshold = __uint_as_float(PART_THRESHOLDS[lane]);
+    const u32 part_code = PART_CODES[lane];
+    float own_scales[2];
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+        float most = 0.0f;
+#pragma unroll
+        for (int i = 0; i < 8; ++i) most = max_or_nan(most, fabsf(widen(eights[j].values[i])));
+#pragma unroll
+        for (int distance = 4; distance > 0; distance >>= 1)
+            most = max_or_nan(most, __shfl_xor_sync(0xFFFFFFFFu, most, distance));
+        own_scales[j] = most;
+        const float inverse = __frcp_rn(most);
+        u32 word = 0;
+        // The first of two codes is in the high half of its byte, the first byte the lowest.
+#pragma unroll
+        for (int k = 0; k < 8; ++k) {
+            const float scaled = __fmul_rn(widen(eights[j].values[6 - (k & ~1) + (k & 1)]), inverse);
+            const u32 part = part_of(scaled);
+            const float threshold = __shfl_sync(0xFFFFFFFFu, part_threshold, part);
+            word = (word << 4) + __shfl_sync(0xFFFFFFFFu, part_code, part) + (scaled > threshold ? 1u : 0u);
+        }
+        if (whole || at[j] + 8 <= count) {
+            *reinterpret_cast<u32*>(codes + at[j] / 2) = word;
+        } else {
+            for (int i = 0; at[j] + 2 * i < count; ++i) codes[at[j] / 2 + i] = u8(word >> (8 * i));
+        }
+    }
+    if ((lane & 7) < 2) {
+        const u32 own = (lane & 1) * 4 + (lane >> 3);
+        const float scale = lane & 1 ? own_scales[1] : own_scales[0];
+        if (whole || first + own * 64 < count) scales[first / 64 + own] = scale;
+        block_scales[warp * 8 + own] = scale;
+    }
+    if (!partials) return;
+    __syncthreads();
+    if (warp > 0) return;
+    Partial sum = {0.0, 0, NO_BIT};
+    join_scale(sum, block_scales[lane]);
+    join_scale(sum, block_scales[lane + 32]);
+    join_warp(sum);
+    if (lane == 0) partials[blockIdx.x] = sum;
+}
+
+// The mean of the scales, as a loop in float64 in the order of the index gives it; NaN if one is not finite. One block of
+// 1024 threads.
+extern "C" __global__ void __launch_bounds__(1024)
+    mean_scale(const float* scales, int count, const Partial* partials, int partial_count, float* mean) {
+    __shared__ Partial of_warps[32];
+    __shared__ float some_scales[1024];
+    Partial own = {0.0, 0, NO_BIT};
+#pragma unroll 4
+    for (int i = threadIdx.x; i < partial_count; i += 1024) {
+        const Partial partial = partials[i];
+        join(own, partial.sum, partial.most, partial.lowest);
+    }
+    join_warp(own);
+    if ((threadIdx.x & 31) == 0) of_warps[threadIdx.x >> 5] = own;
+    __syncthreads();
+    own = of_warps[threadIdx.x & 31];
+    join_warp(own);
+    const bool finite = own.most < 0x7F800000u;
+    // float32 counts exponents from 127 on, float64 from 1023; 23 digits stand behind the point.
+    const double limit = __longlong_as_double(i64(own.lowest - 150 + 53 + 1023) << 52);
+    if (finite && !(own.sum < limit)) {
+        own.sum = 0.0;
+        for (i64 first = 0; first < count; first += 1024) {
+            const i64 at = first + threadIdx.x;
+            __syncthreads();
+            some_scales[threadIdx.x] = at < count ? scales[at] : 0.0f;
+            __syncthreads();
+            if (threadIdx.x > 0) continue;
+#pragma unroll 8
+            for (int i = 0; i < 1024; ++i) own.sum += double(some_scales[i]);
+        }
+    }
+    if (threadIdx.x > 0) return;
+    const float exact = count > 0 ? __double2float_rn(__ddiv_rn(own.sum, double(count))) : 0.0f;
+    *mean = finite ? exact : __uint_as_float(0x7FC00000u);
 }
 
 // Scales to codes of a map and a scale for 256 of them. Blocks of 256 threads, a warp for 256 scales.
-extern "C" __global__ void quantise_scales(const float* scales, int count, float offset, const float* map_256,
+extern "C" __global__ void quantise_scales(const float* scales, int count, const float* mean, const float* map_256,
                                            u8* codes, float* absmax) {
     __shared__ float map[SKEWED];
     map[skewed(threadIdx.x)] = map_256[threadIdx.x];
+    const float offset = *mean;
     __syncthreads();
     const int block = blockIdx.x * 8 + (threadIdx.x >> 5), lane = threadIdx.x & 31;
     if (i64(block) * 256 >= count) return;

@@ -1,12 +1,14 @@
 //! How long NF4 takes on the card: `nf4_time`, a line for each shape with and without double quantisation.
 //!
 //! Times what a caller has of it, as CUDA events would around many calls: host and device run side by side, and the
-//! slower of the two is what counts. Operands are the same in each call, results come from the allocator.
+//! slower of the two is what counts. Operands are the same in each call, results come from the allocator. `quantise` is
+//! without `finish`, which waits for the device: `quantize_4bit` of bitsandbytes does not wait, nor say whether all values
+//! are finite. `finished` is with it, call by call.
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a development tool")]
 
 use std::time::Instant;
 
-use pipe_kernels::ops::{Layout, Nf4, Quantised, Weight, materialise, quantise_nf4};
+use pipe_kernels::ops::{Layout, Nf4, Weight, materialise, quantise_nf4};
 use tch::{Device, Kind, Tensor};
 
 const WARM_UP: usize = 5;
@@ -44,17 +46,19 @@ fn main() {
         let values = Tensor::randn(shape, (Kind::BFloat16, device));
         let bytes = (shape[0] * shape[1]) as f64 * BYTES_A_VALUE;
         for nested in [false, true] {
-            let Quantised { codes, scales } = quantise_nf4(&values, nested).unwrap();
+            let (codes, scales) = quantise_nf4(&values, nested).unwrap().finish().unwrap();
             let weight = Weight::Nf4(Nf4 { shape, block: 64, codes, scales });
             let layout = Layout::new(shape[1], &[None], false);
             let quantise = seconds(|| drop(quantise_nf4(&values, nested).unwrap()));
+            let finished = seconds(|| drop(quantise_nf4(&values, nested).unwrap().finish().unwrap()));
             let dequantise = seconds(|| drop(materialise(&[&weight], &[], &layout, &[], Kind::BFloat16).unwrap()));
             println!(
-                "({}, {}) nested={nested} quantise {:.1} us {:.0} GB/s | dequantise {:.1} us {:.0} GB/s",
+                "({}, {}) nested={nested} quantise {:.1} us {:.0} GB/s, finished {:.1} us | dequantise {:.1} us {:.0} GB/s",
                 shape[0],
                 shape[1],
                 quantise * 1e6,
                 bytes / quantise / 1e9,
+                finished * 1e6,
                 dequantise * 1e6,
                 bytes / dequantise / 1e9
             );

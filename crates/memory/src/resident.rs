@@ -13,7 +13,7 @@ const ALIGNMENT: u64 = 256;
 /// Values that share a scale of 8-bit states.
 const STATE_BLOCK: u64 = 256;
 /// What a product may use beside its operands: `WORKSPACE_BYTES` of `cublas.rs`, and as much of libtorch's own cuBLAS.
-const WORKSPACE: u64 = 32 << 20;
+const WORKSPACE: u64 = 8 << 20;
 
 /// Reads the base and makes what is trained, in the order of `Model::load` and `AdamW::new`.
 pub(crate) fn load(workload: &Workload, embedding_on_host: bool, ledger: &mut Ledger) {

@@ -9,7 +9,7 @@ use pipe_memory::{
 };
 use pipe_stage::{MemoryPart, MemoryRefusal, MemoryReport};
 
-use crate::{Config, Optim};
+use crate::Config;
 
 pub(crate) use foresee::foresee;
 #[cfg(feature = "torch")]
@@ -31,10 +31,7 @@ pub(crate) fn workload(config: &Config, model: ModelConfig, base: BaseFormat, ru
         (false, true) => Compute::Float16,
         (false, false) => Compute::Float32,
     };
-    let states = match config.optim {
-        Optim::Adamw | Optim::AdamwTorch | Optim::AdamwTorchFused => States::Float32,
-        Optim::Adamw8bit | Optim::AdamwBnb8bit => States::EightBit,
-    };
+    let states = if config.optim.has_8bit_states() { States::EightBit } else { States::Float32 };
     Workload {
         model,
         base,

@@ -109,10 +109,10 @@ impl Plan {
             };
             // The last layer may cost nothing to keep, since it is computed again before all others; more always do.
             let least = (0..=most.min(1)).map(keep).min_by_key(|plan| plan.peak_bytes);
-            if least.as_ref().is_some_and(|least| least.peak_bytes <= budget_bytes) {
-                if let Some(plan) = (0..=most).rev().map(keep).find(|plan| plan.peak_bytes <= budget_bytes) {
-                    return Ok(plan);
-                }
+            if least.as_ref().is_some_and(|least| least.peak_bytes <= budget_bytes)
+                && let Some(plan) = (0..=most).rev().map(keep).find(|plan| plan.peak_bytes <= budget_bytes)
+            {
+                return Ok(plan);
             }
             let bytes = |plan: &Option<Self>| plan.as_ref().map_or(u64::MAX, |plan| plan.peak_bytes);
             if bytes(&least) < bytes(&smallest) {

@@ -27,6 +27,7 @@ enum Kept {
 /// Goes through a run: loading, the largest update, the largest evaluation.
 pub(crate) fn go_through(workload: &Workload, residency: Residency) -> Ledger {
     let mut ledger = Ledger::new();
+    let residency = Residency { embedding_on_host: residency.embedding_on_host && !workload.tied(), ..residency };
     resident::load(workload, residency.embedding_on_host, &mut ledger);
     let products = forward_backward(workload, residency, &mut ledger);
     if let Some(pass) = workload.run.evaluation {

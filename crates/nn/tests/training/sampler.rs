@@ -1,6 +1,6 @@
 //! The order of accelerate's sampler, and windows.
 
-use pipe_nn::sampler::Sampler;
+use pipe_samples::Sampler;
 use serde::Deserialize;
 
 #[derive(Deserialize)]

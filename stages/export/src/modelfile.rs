@@ -28,7 +28,9 @@ pub(crate) fn write(
     context: &Context,
 ) -> Result<(), Error> {
     let no_template = || Error::NoTemplate { path: model.to_owned() };
-    let (Some(tokenizer), Some(template)) = (&dialogue.tokenizer, &dialogue.template) else { return Err(no_template()) };
+    let (Some(tokenizer), Some(template)) = (&dialogue.tokenizer, &dialogue.template) else {
+        return Err(no_template());
+    };
     let turns = Turns::derive(template)?;
     if turns.trims {
         context.warn(

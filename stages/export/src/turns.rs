@@ -99,8 +99,14 @@ impl Turns {
 
     /// Compares with the template, and finds out what it does to thoughts and white space.
     fn prove(&mut self, template: &ChatTemplate) -> Result<(), Error> {
-        const TEXTS: [&str; 6] =
-            ["Hello", "two\nlines\n\nand {{ braces }} {% tags %}", "<b> & 'quotes' \"too\"", "你好，世界", "\\n \t a", "?"];
+        const TEXTS: [&str; 6] = [
+            "Hello",
+            "two\nlines\n\nand {{ braces }} {% tags %}",
+            "<b> & 'quotes' \"too\"",
+            "你好，世界",
+            "\\n \t a",
+            "?",
+        ];
         const ROLES: [&[&str]; 6] = [
             &["user"],
             &["system", "user"],
@@ -128,7 +134,8 @@ impl Turns {
         }
         let spaced = [("user", "  a \n"), ("assistant", "b"), ("user", " c ")];
         self.trims = render(template, &spaced, true)? != self.render(&spaced);
-        if self.trims && render(template, &spaced, true)? != self.render(&[("user", "a"), ("assistant", "b"), ("user", "c")])
+        if self.trims
+            && render(template, &spaced, true)? != self.render(&[("user", "a"), ("assistant", "b"), ("user", "c")])
         {
             return Err(failed("it changes the white space of messages"));
         }

@@ -44,7 +44,9 @@ impl WeightType {
 impl Validate for Config {
     fn validate(&self, _inputs: &BTreeSet<String>, problems: &mut Problems) {
         if let Some(file) = &self.file {
-            let inside = !file.is_empty() && !file.starts_with('/') && file.split('/').all(|part| !matches!(part, "" | "." | ".."));
+            let inside = !file.is_empty()
+                && !file.starts_with('/')
+                && file.split('/').all(|part| !matches!(part, "" | "." | ".."));
             problems.require(inside, "file", "must be the path of a file in the input, such as `model.gguf`");
         }
     }

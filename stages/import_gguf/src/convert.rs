@@ -49,7 +49,9 @@ pub(crate) fn run(config: &Config, context: &Context) -> Result<(), Failure> {
     let writer = SafetensorsWriter::create(&output.join(WEIGHTS_FILE), specs)?;
     let pieces: Vec<(&Parameter, &str, Piece)> = named
         .iter()
-        .flat_map(|(parameter, name)| piece_rows(&parameter.shape).into_iter().map(|piece| (*parameter, name.as_str(), piece)))
+        .flat_map(|(parameter, name)| {
+            piece_rows(&parameter.shape).into_iter().map(|piece| (*parameter, name.as_str(), piece))
+        })
         .collect();
     let total: u64 = pieces.iter().map(|(.., piece)| piece.elements() as u64).sum();
     let work = Work { context, file: &file, writer: &writer, layout, dtype, done: AtomicU64::new(0), total };

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use pipe_hf::{Checkpoint, ModelConfig, Parameter, Role};
 
-use crate::{Adapter, Error, Pair, base::Source, product::add_product};
+use crate::{Adapter, Error, base::Source, product::Factors};
 
 const EMBEDDING: &str = "model.embed_tokens";
 const HEAD: &str = "lm_head";
@@ -26,7 +26,6 @@ pub struct Merged {
     /// Whether `weights` keep the head as the embedding, whatever the result does.
     base_tied: bool,
     adapter: Option<Adapter>,
-    scale: f32,
     parameters: Vec<Parameter>,
     into: MergeInto,
 }
@@ -66,9 +65,8 @@ impl Merged {
         if let Some(adapter) = &adapter {
             config.tie_word_embeddings = base_tied && stays_tied(adapter)?;
         }
-        let scale = adapter.as_ref().map_or(0.0, |adapter| adapter.settings.scale() as f32);
         let parameters = config.parameters();
-        let merged = Self { config, weights, base_tied, adapter, scale, parameters, into };
+        let merged = Self { config, weights, base_tied, adapter, parameters, into };
         merged.check_modules()?;
         Ok(merged)
     }
@@ -121,11 +119,13 @@ impl Merged {
             let (found, expected) = (found.to_vec(), parameter.shape.clone());
             return Err(Error::Shape { path, key: name.to_owned(), found, expected });
         }
-        let pair = match (&self.adapter, parameter.shape.as_slice()) {
-            (Some(adapter), [outputs, inputs]) => adapter.pair(module, *outputs, *inputs)?,
+        let factors = match (&self.adapter, parameter.shape.as_slice()) {
+            (Some(adapter), [outputs, inputs]) => {
+                adapter.pair(module, *outputs, *inputs)?.map(|pair| Factors::new(pair, adapter.settings.scale()))
+            }
             _ => None,
         };
-        Ok(Tensor { parameter, source, pair, scale: self.scale })
+        Ok(Tensor { parameter, source, factors })
     }
 
     /// Where the whole weight of a module is, if the adapter has it. In a tied result one name may stand for both.
@@ -199,14 +199,13 @@ pub struct Tensor<'a> {
     /// Its name, shape and role.
     pub parameter: &'a Parameter,
     source: Source<'a>,
-    pair: Option<Pair>,
-    scale: f32,
+    factors: Option<Factors>,
 }
 
 impl Tensor<'_> {
     /// Whether the adapter adds something to it.
     pub fn is_adapted(&self) -> bool {
-        self.pair.is_some()
+        self.factors.is_some()
     }
 
     /// Whether its weights come from NF4.
@@ -223,8 +222,8 @@ impl Tensor<'_> {
     /// If they cannot be read.
     pub fn read_rows(&self, first_row: usize, values: &mut [f32]) -> Result<(), Error> {
         self.read_base_rows(first_row, values)?;
-        if let Some(pair) = &self.pair {
-            add_product(values, first_row, pair, self.scale);
+        if let Some(factors) = &self.factors {
+            factors.add_to(values, first_row);
         }
         Ok(())
     }

@@ -23,14 +23,14 @@ pub struct Config {
     /// Which weights the adapter is added to: `dequantized` (what an NF4 base stands for, on which the adapter was
     /// trained) or `original` (the weights before quantisation, from the input `original`). Default: what was trained on.
     pub merge_into: Option<MergeInto>,
-    /// The type of merged weights: `bf16`, `fp16` or `fp32`. The sum is computed in float32 and rounded once. Default:
+    /// The type of merged weights: `bf16`, `fp16` or `fp32`. The sum is computed in float64 and rounded for the file. Default:
     /// the type of the model's weights, or of what they were quantised from.
     pub dtype: Option<WeightType>,
     /// The most bytes of one file of `merged` weights, such as `5GB` or `512MiB`; a larger tensor has a file of its own.
     /// Default `5GB`.
     pub max_shard_size: Size,
     /// The type of the matrices of a GGUF file: `f32`, `f16`, `bf16`, `q8_0` or `q4_0` (embedding and head are then
-    /// `q8_0`). Rounded once, from the sum in float32. Default: that of `dtype`.
+    /// `q8_0`). Rounded from the sum itself, not from `dtype`. Default: that of `dtype`.
     pub gguf_type: Option<GgufType>,
     /// Read back all that was written and compare it with what was meant, tensor by tensor and token by token. Default
     /// true.

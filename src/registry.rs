@@ -27,6 +27,7 @@ kinds! {
     pipe: stage_split::Split,
     pipe: stage_mix::Mix,
     pipe: stage_init_model::InitModel,
+    pipe: stage_import_gguf::ImportGguf,
     pipe: stage_quantize::Quantize,
     torch: stage_train::Train,
     torch: stage_evaluate::Evaluate,

@@ -1,4 +1,4 @@
-//! Element types: their names in torch, their sizes, and widening to float32.
+//! Element types: their names in torch, their sizes, widening to float32 and rounding from it.
 
 use half::{bf16, f16};
 
@@ -55,4 +55,14 @@ pub fn widen(dtype: Dtype, bytes: &[u8], values: &mut [f32]) -> Option<()> {
         _ => return None,
     }
     Some(())
+}
+
+/// Rounds float32 elements to bf16, fp16 or fp32 (to nearest, ties to even), little-endian. `None` for other types.
+pub fn narrow(dtype: Dtype, values: &[f32]) -> Option<Vec<u8>> {
+    match dtype {
+        Dtype::F32 => Some(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        Dtype::BF16 => Some(values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect()),
+        Dtype::F16 => Some(values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect()),
+        _ => None,
+    }
 }

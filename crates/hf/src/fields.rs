@@ -72,13 +72,19 @@ impl<'a> Fields<'a> {
 }
 
 /// Reads a JSON file that must hold an object. The order of its fields is kept.
-pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, Error> {
+///
+/// # Errors
+/// If the file cannot be read or holds something else.
+pub fn read_object(path: &Path) -> Result<Map<String, Value>, Error> {
     let text = std::fs::read(path).map_err(Error::read(path))?;
     serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.to_owned(), source })
 }
 
 /// Writes `object` as Hugging Face libraries do: two spaces of indentation and a line break at the end.
-pub(crate) fn write_object(path: &Path, object: &Map<String, Value>) -> Result<(), Error> {
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_object(path: &Path, object: &Map<String, Value>) -> Result<(), Error> {
     let mut text = serde_json::to_vec_pretty(object).map_err(|source| Error::Json { path: path.to_owned(), source })?;
     text.push(b'\n');
     std::fs::write(path, text).map_err(Error::write(path))

@@ -7,6 +7,7 @@
 mod adapter;
 mod checkpoint;
 mod config;
+mod dense;
 mod dtype;
 mod error;
 mod fields;
@@ -16,15 +17,18 @@ pub mod fuzzing;
 mod header;
 mod parameters;
 mod quantization;
+mod shards;
 mod writer;
 
 pub use adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, AdapterConfig, AdapterTensor};
 pub use checkpoint::{Checkpoint, INDEX_FILE, TensorInfo, WEIGHTS_FILE};
 pub use config::{Architecture, CONFIG_FILE, ModelConfig};
-pub use dtype::{dtype_from_torch_name, element_bytes, torch_name, widen};
+pub use dtype::{dtype_from_torch_name, element_bytes, narrow, torch_name, widen};
 pub use error::Error;
+pub use fields::{read_object, write_object};
 pub use files::{copy_side_files, copy_tokenizer_files};
 pub use parameters::{Parameter, Role};
 pub use quantization::QuantizationConfig;
 pub use safetensors::Dtype;
+pub use shards::ShardedWriter;
 pub use writer::{SafetensorsWriter, TensorSpec, write_safetensors};

@@ -12,6 +12,16 @@ pub enum Error {
         /// The element after the last.
         end: usize,
     },
+    /// More of a tensor was asked for than there is.
+    #[error("elements {start}..{end} are out of the bounds of a tensor of {elements}")]
+    Range {
+        /// The first element.
+        start: usize,
+        /// The element after the last.
+        end: usize,
+        /// The elements that there are.
+        elements: usize,
+    },
     /// A tensor of a checkpoint is missing.
     #[error("`{name}` is missing")]
     Missing {

@@ -9,6 +9,7 @@
 
 mod error;
 mod folder;
+mod missing_bytes;
 mod prompter;
 mod python;
 mod rendered;

@@ -8,6 +8,7 @@ use tokenizers::pipeline::{EncodeOptions, Override, PipelineToken, PipelineToken
 use crate::{
     Error, SpecialInText,
     folder::{self, TokenizerConfig},
+    missing_bytes::MissingBytes,
     special::SpecialTokens,
 };
 
@@ -16,6 +17,7 @@ const FILE: &str = "tokenizer.json";
 /// The tokenizer of a model folder. Cheap to share between threads.
 pub struct Tokenizer {
     inner: PipelineTokenizer,
+    missing_bytes: Option<MissingBytes>,
     /// Ids of the tokens that stand beside the model's vocabulary: special tokens, `<think>` and their like.
     added: HashMap<String, u32>,
     special: SpecialTokens,
@@ -36,14 +38,24 @@ impl Tokenizer {
         let path = folder.join(FILE);
         let mut json =
             folder::json(folder, FILE)?.ok_or_else(|| Error::Missing { folder: folder.to_owned(), file: FILE })?;
+        let vocab_size = vocab_size(&json, added_tokens(&json).ids.into_values());
+        let missing_bytes = MissingBytes::fill(&mut json, vocab_size);
         tokenizers::canonicalize_value(&mut json)
             .map_err(|source| Error::Tokenizer { path: path.clone(), source: source.into() })?;
+        let added = added_tokens(&json);
         let inner = tokenizers::from_json(&json.to_string()).map_err(|source| Error::Tokenizer { path, source })?;
-        let Added { ids: added, special, plain } = added_tokens(&json);
-        let vocab_size = vocab_size(&json, added.values().copied());
+        let Added { ids: added, special, plain } = added;
         let special = SpecialTokens::new(special);
-        let mut tokenizer =
-            Self { inner, added, special, stands_apart: plain, vocab_size, eos: None, end_ids: Vec::new() };
+        let mut tokenizer = Self {
+            inner,
+            missing_bytes,
+            added,
+            special,
+            stands_apart: plain,
+            vocab_size,
+            eos: None,
+            end_ids: Vec::new(),
+        };
         tokenizer.find_end_tokens(folder)?;
         if let (true, Some(token)) = (plain, tokenizer.special.contents().first()) {
             let beside = tokenizer.encode(&format!("{token}a"))?;
@@ -76,7 +88,11 @@ impl Tokenizer {
         self.inner
             .encode_into(text, &options, &mut tokens)
             .map_err(|source| Error::Code { action: "encode the text", source })?;
-        Ok(tokens.into_iter().map(PipelineToken::id).collect())
+        let ids: Vec<u32> = tokens.into_iter().map(PipelineToken::id).collect();
+        Ok(match self.missing_bytes {
+            Some(missing) => missing.settle(ids),
+            None => ids,
+        })
     }
 
     /// The text of some ids. Unknown ids give nothing; bytes that are no UTF-8 give replacement characters.

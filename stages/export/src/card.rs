@@ -1,4 +1,4 @@
-//! The model card: what the adapter is, how it was made, from what.
+//! The model card: what a folder holds, how it was made, from what.
 
 use std::fmt;
 
@@ -7,26 +7,35 @@ use pipe_stage::Digest;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::Config;
+use crate::{Config, Format};
 
 /// All that the card says.
 pub(crate) struct Card<'a> {
+    pub(crate) format: Format,
     pub(crate) config: &'a Config,
     pub(crate) base_model: Option<&'a str>,
-    pub(crate) settings: &'a AdapterConfig,
-    pub(crate) weights: Weights,
-    pub(crate) training: Option<Training>,
-    pub(crate) reports: Vec<Report>,
+    /// Tables of this format.
+    pub(crate) sections: Vec<Section>,
+    pub(crate) training: Option<&'a Training>,
+    pub(crate) reports: &'a [Report],
     /// Of the inputs, by name.
-    pub(crate) digests: Vec<(&'static str, Digest)>,
+    pub(crate) digests: &'a [(&'static str, Digest)],
 }
 
-/// The size of an adapter.
-#[derive(Clone, Copy)]
-pub(crate) struct Weights {
-    pub(crate) tensors: u64,
-    pub(crate) values: u64,
-    pub(crate) bytes: u64,
+/// A table with a title.
+pub(crate) struct Section {
+    pub(crate) title: &'static str,
+    pub(crate) rows: Rows,
+}
+
+/// The rows of a table.
+#[derive(Default)]
+pub(crate) struct Rows(Vec<(&'static str, String)>);
+
+impl Rows {
+    pub(crate) fn push(&mut self, name: &'static str, value: impl fmt::Display) {
+        self.0.push((name, value.to_string()));
+    }
 }
 
 /// The part of train's summary that the card shows.
@@ -48,13 +57,35 @@ pub(crate) struct Report {
     perplexity: f64,
 }
 
+/// What the card says of an adapter's settings.
+pub(crate) fn adapter_rows(settings: &AdapterConfig) -> Rows {
+    let or_none = |names: &[String]| {
+        let mut names = names.to_vec();
+        names.sort();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    };
+    let mut rows = Rows::default();
+    rows.push("r", settings.r);
+    rows.push("lora_alpha", settings.lora_alpha);
+    rows.push("use_rslora", settings.use_rslora);
+    rows.push("scale", format_args!("{:.6}", settings.scale()));
+    rows.push("lora_dropout", settings.lora_dropout);
+    rows.push("target_modules", or_none(&settings.target_modules));
+    rows.push("modules_to_save", or_none(&settings.modules_to_save));
+    rows
+}
+
 impl fmt::Display for Card<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.front_matter(f)?;
         writeln!(f, "# {}\n", self.title())?;
-        writeln!(f, "A LoRA adapter in the format of PEFT, made by pipe {}.\n", env!("CARGO_PKG_VERSION"))?;
+        writeln!(f, "{}, made by pipe {}.\n", self.what(), env!("CARGO_PKG_VERSION"))?;
         self.usage(f)?;
-        self.adapter(f)?;
+        for Section { title, rows } in &self.sections {
+            writeln!(f, "## {title}\n\n| | |\n|---|---|")?;
+            rows.0.iter().try_for_each(|(name, value)| row(f, name, value))?;
+            writeln!(f)?;
+        }
         self.training(f)?;
         self.evaluation(f)?;
         self.origin(f)
@@ -63,10 +94,25 @@ impl fmt::Display for Card<'_> {
 
 impl Card<'_> {
     fn title(&self) -> String {
+        let kind = if self.format.is_adapter() { "LoRA adapter" } else { "Fine-tuned model" };
         match (&self.config.title, self.base_model) {
             (Some(title), _) => title.clone(),
-            (None, Some(base)) => format!("LoRA adapter for {base}"),
-            (None, None) => "LoRA adapter".to_owned(),
+            (None, Some(base)) if self.format.is_adapter() => format!("{kind} for {base}"),
+            (None, Some(base)) => format!("{kind} of {base}"),
+            (None, None) => kind.to_owned(),
+        }
+    }
+
+    fn what(&self) -> &'static str {
+        match self.format {
+            Format::Adapter => "A LoRA adapter in the format of PEFT",
+            Format::Merged => "A model with its LoRA adapter merged in, in the format of Transformers",
+            Format::Gguf => "A model with its LoRA adapter merged in, as a GGUF file for llama.cpp",
+            Format::GgufAdapter => "A LoRA adapter as a GGUF file for llama.cpp",
+            Format::Ollama => "A model with its LoRA adapter merged in, as a GGUF file with a Modelfile for Ollama",
+            Format::Bnb4 => {
+                "A model with its LoRA adapter merged in, quantised to 4 bits as bitsandbytes does it (NF4)"
+            }
         }
     }
 
@@ -76,7 +122,14 @@ impl Card<'_> {
         if let Some(base) = self.base_model {
             writeln!(f, "base_model: {}", quoted(base))?;
         }
-        writeln!(f, "library_name: peft\npipeline_tag: text-generation")?;
+        let (library, tag, relation) = match self.format {
+            Format::Adapter => ("peft", "lora", "adapter"),
+            Format::Merged => ("transformers", "merged", "finetune"),
+            Format::Gguf | Format::Ollama => ("gguf", "gguf", "quantized"),
+            Format::GgufAdapter => ("gguf", "lora", "adapter"),
+            Format::Bnb4 => ("transformers", "bitsandbytes", "quantized"),
+        };
+        writeln!(f, "library_name: {library}\npipeline_tag: text-generation")?;
         if let Some(license) = &self.config.license {
             writeln!(f, "license: {}", quoted(license))?;
         }
@@ -86,45 +139,41 @@ impl Card<'_> {
                 writeln!(f, "- {}", quoted(code))?;
             }
         }
-        writeln!(f, "tags:\n- lora")?;
+        writeln!(f, "tags:\n- {tag}")?;
         if let Some(base) = self.base_model {
-            writeln!(f, "- {}", quoted(&format!("base_model:adapter:{base}")))?;
+            writeln!(f, "- {}", quoted(&format!("base_model:{relation}:{base}")))?;
         }
         writeln!(f, "---\n")
     }
 
     fn usage(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let base = self.base_model.unwrap_or("BASE");
-        writeln!(f, "## Use\n\n```python")?;
-        writeln!(f, "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n")?;
-        writeln!(f, "base = AutoModelForCausalLM.from_pretrained({})", quoted(base))?;
-        writeln!(f, "model = PeftModel.from_pretrained(base, \".\")  # this folder")?;
-        writeln!(f, "tokenizer = AutoTokenizer.from_pretrained(\".\")\n```\n")
-    }
-
-    fn adapter(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let settings = self.settings;
-        let or_none = |names: &[String]| {
-            let mut names = names.to_vec();
-            names.sort();
-            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-        };
-        writeln!(f, "## Adapter\n\n| | |\n|---|---|")?;
-        row(f, "r", &settings.r)?;
-        row(f, "lora_alpha", &settings.lora_alpha)?;
-        row(f, "use_rslora", &settings.use_rslora)?;
-        row(f, "scale", &format_args!("{:.6}", settings.scale()))?;
-        row(f, "lora_dropout", &settings.lora_dropout)?;
-        row(f, "target_modules", &or_none(&settings.target_modules))?;
-        row(f, "modules_to_save", &or_none(&settings.modules_to_save))?;
-        row(f, "tensors", &self.weights.tensors)?;
-        row(f, "values", &self.weights.values)?;
-        row(f, "bytes", &self.weights.bytes)?;
-        writeln!(f)
+        match self.format {
+            Format::Adapter => {
+                writeln!(f, "## Use\n\n```python")?;
+                writeln!(
+                    f,
+                    "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n"
+                )?;
+                writeln!(f, "base = AutoModelForCausalLM.from_pretrained({})", quoted(base))?;
+                writeln!(f, "model = PeftModel.from_pretrained(base, \".\")  # this folder")?;
+                writeln!(f, "tokenizer = AutoTokenizer.from_pretrained(\".\")\n```\n")
+            }
+            Format::Merged | Format::Bnb4 => {
+                writeln!(f, "## Use\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n")?;
+                writeln!(f, "model = AutoModelForCausalLM.from_pretrained(\".\")  # this folder")?;
+                writeln!(f, "tokenizer = AutoTokenizer.from_pretrained(\".\")\n```\n")
+            }
+            Format::Gguf => writeln!(f, "## Use\n\n```sh\nllama-cli -m {}\n```\n", crate::gguf::FILE),
+            Format::GgufAdapter => {
+                writeln!(f, "## Use\n\n```sh\nllama-cli -m BASE.gguf --lora {}\n```\n", crate::gguf_adapter::FILE)
+            }
+            Format::Ollama => writeln!(f, "## Use\n\n```sh\nollama create NAME -f Modelfile\nollama run NAME\n```\n"),
+        }
     }
 
     fn training(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(training) = &self.training else { return Ok(()) };
+        let Some(training) = self.training else { return Ok(()) };
         writeln!(f, "## Training\n\n| | |\n|---|---|")?;
         row(f, "updates", &training.updates)?;
         row(f, "samples", &training.samples)?;
@@ -146,8 +195,12 @@ impl Card<'_> {
         }
         writeln!(f, "## Evaluation\n\nOn held-out samples.\n")?;
         writeln!(f, "| model | samples | tokens | loss | perplexity |\n|---|---|---|---|---|")?;
-        for report in &self.reports {
-            let model = if report.adapter { "base with this adapter" } else { "base" };
+        for report in self.reports {
+            let model = match (report.adapter, self.format.is_adapter()) {
+                (false, _) => "base",
+                (true, true) => "base with this adapter",
+                (true, false) => "base with the adapter, before it was merged",
+            };
             let Report { samples, tokens, loss, perplexity, .. } = report;
             writeln!(f, "| {model} | {samples} | {tokens} | {loss:.6} | {perplexity:.4} |")?;
         }
@@ -156,7 +209,7 @@ impl Card<'_> {
 
     fn origin(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "## Made from\n\nBLAKE3 digests of the artifacts in pipe's cache.\n\n| | |\n|---|---|")?;
-        for (name, digest) in &self.digests {
+        for (name, digest) in self.digests {
             row(f, name, &format_args!("`{digest}`"))?;
         }
         Ok(())

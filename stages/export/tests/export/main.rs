@@ -1,6 +1,8 @@
 //! The stage as the engine runs it: what it copies, what it changes, and the card.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod formats;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -164,7 +166,10 @@ fn broken_inputs_are_named() {
 #[test]
 fn every_problem_of_the_configuration_is_reported() {
     let paths = |config: Value| {
-        pipe_trial::problems::<Export>(config, &[]).into_iter().map(|(path, ..)| path).collect::<Vec<_>>()
+        pipe_trial::problems::<Export>(config, &["model", "adapter"])
+            .into_iter()
+            .map(|(path, ..)| path)
+            .collect::<Vec<_>>()
     };
     assert_eq!(paths(json!({})), Vec::<String>::new());
     for name in ["/models/qwen", "./qwen", "../qwen", "a/b/c", "a//b", "", "owner/", "C:\\qwen", "owner/na me"] {

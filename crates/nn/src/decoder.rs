@@ -49,6 +49,8 @@ pub(crate) struct Pass {
     pub(crate) rope: Rope,
     pub(crate) attention: Attention,
     pub(crate) dropout: Option<PassDropout>,
+    /// Whether the adapters add something.
+    pub(crate) adapters: bool,
     /// Token ids on the device.
     pub(crate) ids: Tensor,
     /// The position of each token in its sample, `[T]`, int32, on the device.
@@ -76,6 +78,7 @@ impl Decoder {
             rope: self.rope.rotations(behind_last)?,
             attention: Attention::new(precision, head_dim, lengths, device)?,
             dropout,
+            adapters: true,
             ids: upload(ids, device)?,
             positions: upload(&positions, device)?,
         })

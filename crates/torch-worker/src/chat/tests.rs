@@ -1,0 +1,1 @@
+//! Tests of what the process says, on a tiny model.

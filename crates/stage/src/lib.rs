@@ -25,4 +25,4 @@ pub use event::{Event, Level, Status};
 pub use failure::{FULL_DISK, Failure, FailureClass, is_full_disk};
 pub use job::{Artifact, Job, PROTOCOL, Resources};
 pub use kind::{EXECUTION_ONLY, Form, Kind, Output, Port, Problems, Program, Reference, Stage, UserFile, Validate};
-pub use worker::{WORKER_SUBCOMMAND, worker_main};
+pub use worker::{WORKER_SUBCOMMAND, die_with_parent, worker_main};

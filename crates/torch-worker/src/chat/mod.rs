@@ -52,6 +52,7 @@ impl Cancelled {
 
 /// Runs until its input ends.
 pub(crate) fn main() -> ExitCode {
+    pipe_stage::die_with_parent();
     let (send, orders) = mpsc::channel();
     let cancelled = Cancelled::default();
     let reader = std::thread::Builder::new().name("orders".to_owned()).spawn({

@@ -20,8 +20,8 @@ use std::{
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{DefaultBodyLimit, Path, Request, State, rejection::BytesRejection},
-    http::{HeaderMap, Method, StatusCode, header},
+    extract::{DefaultBodyLimit, FromRequest, Path, Request, State},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -158,17 +158,20 @@ async fn model(State(server): State<Arc<Server>>, Path(name): Path<String>) -> R
     Ok(json_response(StatusCode::OK, &server.model()))
 }
 
-async fn chat_completions(
-    State(server): State<Arc<Server>>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, ApiError> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+async fn chat_completions(State(server): State<Arc<Server>>, request: Request) -> Result<Response, ApiError> {
+    let headers = request.headers().clone();
+    let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let kind = header(header::CONTENT_TYPE).unwrap_or_default();
     // Browsers send other types to anybody, this one only where the server agrees.
     if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
         return Err(ApiError::no_json(kind));
     }
-    let body = body.map_err(|refused| match refused.status() {
+    // What is too long need not come first.
+    let length: Option<usize> = header(header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
+    if length.is_some_and(|length| length > MOST_BODY_BYTES) {
+        return Err(ApiError::too_large(MOST_BODY_BYTES));
+    }
+    let body = Bytes::from_request(request, &()).await.map_err(|refused| match refused.status() {
         StatusCode::PAYLOAD_TOO_LARGE => ApiError::too_large(MOST_BODY_BYTES),
         _ => ApiError::unreadable(&refused.body_text()),
     })?;

@@ -12,9 +12,10 @@ const GAP: &str = "  │ ";
 
 /// The answers with their names: in columns where the terminal has room, else one below the other.
 pub(super) fn beside(answers: &[(Voice, Answered)]) -> String {
-    let texts: Vec<(&str, String)> =
-        answers.iter().map(|(voice, answered)| (name(*voice), harmless(answered.text.trim_end()))).collect();
     let width = terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0));
+    let text = |text: &str| if width.is_some() { harmless(text) } else { text.to_owned() };
+    let texts: Vec<(&str, String)> =
+        answers.iter().map(|(voice, answered)| (name(*voice), text(answered.text.trim_end()))).collect();
     let column = width.map_or(0, |width| width.saturating_sub(GAP.width()) / 2);
     match &texts[..] {
         [one, other] if column >= NARROWEST => table(one, other, column),

@@ -10,7 +10,7 @@ use super::{
     settings::{HELP, Said, nearest, read},
     talk::{Answered, Talk},
 };
-use crate::cli::{CliError, Exit, pipeline::print, said::say};
+use crate::cli::{CliError, Exit, said::say};
 
 const PROMPT: &str = "> ";
 /// In front of the lines after one that ends with a backslash.
@@ -115,7 +115,7 @@ impl Conversation<'_> {
                 Err(error) => return Err(error),
             };
             if answered.left() {
-                print("\n")?;
+                self.talk.write("\n");
                 return Ok(false);
             }
             match answered.text.is_empty() && answered.cancelled() {
@@ -124,7 +124,7 @@ impl Conversation<'_> {
             }
             answers.push((*voice, answered));
         }
-        print(&if streams { "\n".to_owned() } else { columns::beside(&answers) })?;
+        self.talk.write(&if streams { "\n".to_owned() } else { columns::beside(&answers) });
         for (_, answered) in &answers {
             if let Some(done) = &answered.done {
                 say!("{}", figures(done).dimmed());

@@ -22,7 +22,7 @@ use super::{
     CliError, Exit, Format,
     answering::{Model, ModelArguments, SamplingArguments, Started},
     count::at_least_one,
-    pipeline::{print, print_json},
+    pipeline::print_json,
     said::say,
 };
 use crate::report;
@@ -158,8 +158,9 @@ fn single(
     }
     let cancelled = answers.iter().any(|(_, answered)| answered.cancelled());
     match format {
-        Format::Text if streams => print("\n")?,
-        Format::Text => print(&columns::beside(&answers))?,
+        Format::Text => {
+            talk.write(&if streams { "\n".to_owned() } else { columns::beside(&answers) });
+        }
         Format::Json => {
             let of = |voice: Voice| answers.iter().find(|(of, _)| *of == voice).map(|(_, answered)| json_of(answered));
             match (compare, of(Voice::Base), of(Voice::Tuned)) {

@@ -116,8 +116,9 @@ impl Talk {
         self.read.get()
     }
 
-    /// Says whether somebody still reads.
-    fn write(&self, text: &str) -> bool {
+    /// Writes to standard output, where a model's text stays as it is unless that is a terminal. Says whether somebody
+    /// still reads.
+    pub(super) fn write(&self, text: &str) -> bool {
         let mut output = io::stdout().lock();
         let written = match output.is_terminal() {
             true => output.write_all(harmless(text).as_bytes()),

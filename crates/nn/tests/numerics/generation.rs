@@ -27,7 +27,7 @@ fn adapter(model: &str, modules_to_save: &[&str]) -> SavedAdapter {
     let mut model = load(model, &options(Precision::Fp32, lora.clone()));
     let tied = model.tied();
     for (seed, parameter) in model.parameters_mut().iter_mut().enumerate() {
-        parameter.set_value(&(random(&parameter.size(), seed as u64) * 0.05).to_kind(tch::Kind::Float)).unwrap();
+        parameter.set_value(&(random(parameter.size(), seed as u64) * 0.05).to_kind(tch::Kind::Float)).unwrap();
     }
     let folder = tempfile::tempdir().unwrap();
     save_adapter(folder.path(), model.parameters(), &lora, tied, None).unwrap();

@@ -5,6 +5,7 @@
 
 pub mod bundle;
 pub mod cache;
+pub mod chat;
 pub mod cli;
 pub mod config;
 pub mod foresight;
@@ -19,3 +20,4 @@ pub mod reproduce;
 pub mod runs;
 pub mod scheduler;
 pub mod selection;
+pub mod serve;

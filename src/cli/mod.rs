@@ -3,9 +3,11 @@
 //! Data goes to standard output, everything said on the way to standard error. With `--format json`, standard output
 //! holds JSON only.
 
+mod answering;
 mod bug;
 mod cache;
 mod candidates;
+mod chat;
 mod check;
 mod completions;
 mod count;
@@ -26,6 +28,7 @@ mod runs;
 mod said;
 mod schema;
 mod selection;
+mod serve;
 mod share;
 mod show;
 mod table;
@@ -97,6 +100,10 @@ enum Command {
     Show(show::Show),
     /// Copy a stage's artifact out of the cache
     Get(get::Get),
+    /// Talk with a model that a stage made, or compare it with its base
+    Chat(chat::Chat),
+    /// Let a model answer other programs, which speak OpenAI's protocol
+    Serve(serve::Serve),
     /// Put a run into one file, for others to make it again
     Share(share::Share),
     /// Run what a bundle holds, and compare it with the record
@@ -148,6 +155,8 @@ fn dispatch(arguments: Arguments) -> Result<Exit, CliError> {
         Command::Log(command) => command.execute(),
         Command::Show(command) => command.execute(),
         Command::Get(command) => command.execute(),
+        Command::Chat(command) => command.execute(),
+        Command::Serve(command) => command.execute(),
         Command::Share(command) => command.execute(),
         Command::Reproduce(command) => command.execute(),
         Command::Cache(command) => command.execute(),

@@ -145,6 +145,11 @@ pub(super) struct Recorded {
 }
 
 impl Recorded {
+    /// Whether a pipeline or a run is named.
+    pub(super) fn is_given(&self) -> bool {
+        self.run.is_some() || self.scope.pipeline.is_some()
+    }
+
     /// The attempts at a stage, the newest first.
     pub(super) fn attempts(&self, stage: &str, limit: usize) -> Result<Vec<Made>, CliError> {
         let scoped = self.scope.open()?;

@@ -46,15 +46,25 @@ pub(super) const TEMPORARY: &str = "TMPDIR";
 /// Gives `command` the environment of every worker, the variables `named` by its kind or stage, and nothing else. `temporary`
 /// is its folder for temporary files. A test may have the worker of `stage` die: see [`pipe_stage::crash`].
 pub(super) fn declare<'a>(command: &mut Command, stage: &str, named: impl Iterator<Item = &'a str>, temporary: &Path) {
-    command.env_clear().envs(FIXED.iter().copied());
-    for name in PASSED.iter().copied().chain(named) {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
-        }
-    }
+    worker_environment(command);
+    pass_on(command, named);
     command.env(TEMPORARY, temporary);
     if let Some(at) = crash::for_worker(stage) {
         command.env(crash::CRASH_AT, at);
+    }
+}
+
+/// Gives `command` the environment of every worker and nothing else.
+pub(crate) fn worker_environment(command: &mut Command) {
+    command.env_clear().envs(FIXED.iter().copied());
+    pass_on(command, PASSED.iter().copied());
+}
+
+fn pass_on<'a>(command: &mut Command, names: impl Iterator<Item = &'a str>) {
+    for name in names {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
     }
 }
 

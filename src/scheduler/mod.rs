@@ -10,6 +10,7 @@
 
 mod active;
 mod books;
+mod borrow;
 mod capacity;
 mod crew;
 mod ending;
@@ -47,7 +48,9 @@ use crate::{
     selection::{Request, Selection, SelectionError},
 };
 
+pub use borrow::{Borrowed, BorrowedGpu, borrow_gpu};
 pub use capacity::{Excess, Offer, OfferError};
+pub(crate) use environment::worker_environment;
 pub use programs::{ProgramError, Programs};
 
 /// What a run is asked to do.

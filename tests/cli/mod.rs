@@ -1,6 +1,7 @@
 //! The real program from outside: exit codes, what it prints, and a whole fine-tune.
 
 mod cache;
+mod chat;
 mod explain;
 mod get;
 mod hostile;
@@ -12,6 +13,7 @@ mod remote;
 mod reproduce;
 mod runs;
 mod secrets;
+mod serve;
 mod share;
 mod shell;
 mod show;

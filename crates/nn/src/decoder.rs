@@ -54,6 +54,8 @@ pub(crate) struct Pass {
     pub(crate) rope: Rope,
     pub(crate) attention: Attention,
     pub(crate) dropout: Option<PassDropout>,
+    /// Whether the adapters add something.
+    pub(crate) adapters: bool,
     /// Token ids on the device.
     pub(crate) ids: Tensor,
     /// The same on the host, if the embedding is there.
@@ -83,6 +85,7 @@ impl Decoder {
             rope: self.rope.rotations(behind_last)?,
             attention: Attention::new(precision, head_dim, lengths, device)?,
             dropout,
+            adapters: true,
             ids: upload(ids, device)?,
             host_ids: self.embedding.on_host().then(|| Tensor::f_from_slice(ids)).transpose()?,
             positions: upload(&positions, device)?,

@@ -74,6 +74,19 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A setting of sampling that is out of its range.
+    #[error("{field} must be {range}, it is {value}")]
+    Sampling {
+        /// The field of [`Sampling`](crate::Sampling).
+        field: &'static str,
+        /// What it may be.
+        range: &'static str,
+        /// What it is.
+        value: f64,
+    },
+    /// Logits of which no token can be chosen.
+    #[error("the model's logits are not finite; its weights or its adapter are damaged")]
+    Logits,
     /// An update that claims fewer labels than one of its passes has.
     #[error("an update of {update} labels cannot hold a batch of {batch}")]
     LabelCount {

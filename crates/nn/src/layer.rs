@@ -15,6 +15,7 @@ use crate::{
     attention::{Attended, Operands},
     decoder::Pass,
     error::Result,
+    generate::KeyValues,
     loader::Loader,
     lora::{Lora, TARGET_MODULES},
     norm::{RmsNorm, Stream, StreamGradient},
@@ -206,6 +207,14 @@ impl Layer {
         Ok(self.pass_through(stream, pass, parameters, attend)?.1)
     }
 
+    /// Keeps the matrices of all projections: for a model that is not trained. See [`Projection::keep_matrix`].
+    pub(crate) fn keep_matrices(&mut self, parameters: &[Parameter]) -> Result<()> {
+        for projection in [&mut self.qkv, &mut self.output, &mut self.gate_up, &mut self.down] {
+            projection.keep_matrix(self.kind, parameters)?;
+        }
+        Ok(())
+    }
+
     /// Queries, keys and values: as they are projected, and ready for attention.
     fn project(
         &self,
@@ -327,26 +336,6 @@ impl Layer {
 /// changes every run with dropout.
 fn module_number(layer: usize, index: usize) -> u32 {
     (layer * TARGET_MODULES.len() + index) as u32
-}
-
-/// Keys and values of the tokens so far, `[tokens, G, d]`.
-#[derive(Debug, Default)]
-pub(crate) struct KeyValues(Option<(Tensor, Tensor)>);
-
-impl KeyValues {
-    fn is_empty(&self) -> bool {
-        self.0.is_none()
-    }
-
-    fn extend(&mut self, new: Operands) -> Result<Operands> {
-        let (k, v) = match self.0.take() {
-            Some((k, v)) => (Tensor::f_cat(&[k, new.k], 0)?, Tensor::f_cat(&[v, new.v], 0)?),
-            None => (new.k, new.v),
-        };
-        let operands = Operands { q: new.q, k: k.shallow_clone(), v: v.shallow_clone() };
-        self.0 = Some((k, v));
-        Ok(operands)
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! model.forward_backward(&batch, N, update)   adds the gradient of sum(NLL) / N to those of the parameters
 //! model.loss(&batch)                       no dropout, no gradient
 //! model.generate(&prompt, max_new, &eos)   greedy
+//! Inference::load(dir, adapter, &options)  a model that only answers: sampling, sessions, the base beside the adapter
 //! model.diagnose(&batch, N, update)        after a loss or gradient that is not finite: which layer, which samples
 //! ```
 //!
@@ -54,6 +55,9 @@ pub mod schedule;
 
 pub use batch::{IGNORED_LABEL, PackedBatch, Sample};
 pub use error::{Error, Place};
+pub use generate::{
+    Finish, Generation, GenerationOptions, Inference, InferenceError, InferenceOptions, Sampling, Session, Voice,
+};
 pub use lora::{LoraConfig, TARGET_MODULES};
 pub use loss_scale::LossScale;
 pub use model::{BatchLoss, Model, ModelOptions, PendingLoss};

@@ -129,8 +129,10 @@ impl Lora {
     /// What the operations need of it: `module` is the number of its linear layer, `None` stands for no pass.
     pub(crate) fn adapter<'a>(&self, module: u32, pass: Option<&Pass>, parameters: &'a [Parameter]) -> Adapter<'a> {
         let kept = pass.and_then(|pass| pass.dropout.as_ref()).map_or(1.0, |dropout| dropout.scale);
+        // Without it the base answers alone: B rides in the weights, so the inner values are nothing.
+        let counts = pass.is_none_or(|pass| pass.adapters);
         let (a_RI, b_OR) = (parameters[self.a].whole(), parameters[self.b].whole());
-        Adapter { a_RI, b_OR, module, factor: self.scale * kept }
+        Adapter { a_RI, b_OR, module, factor: if counts { self.scale * kept } else { 0.0 } }
     }
 
     /// The gradients of A and B.

@@ -15,6 +15,8 @@ use crate::{Parameter, decoder::Pass, error::Result, lora::Lora};
 pub(crate) struct Projection {
     parts: Vec<Part>,
     layout: Layout,
+    /// See [`Projection::keep_matrix`].
+    kept: Option<Tensor>,
 }
 
 /// One of them.
@@ -34,7 +36,7 @@ impl Projection {
         let width = parts.first().map_or(0, |part| part.weight.shape()[1]);
         let ranks: Vec<_> = parts.iter().map(|part| part.lora.as_ref().map(Lora::rank)).collect();
         let layout = Layout::new(width, &ranks, parts.iter().any(|part| part.bias.is_some()));
-        Self { parts, layout }
+        Self { parts, layout, kept: None }
     }
 
     /// Columns that an input must have room for.
@@ -50,10 +52,27 @@ impl Projection {
     /// The weights in `kind`, with the columns of adapters and biases, `[O, C]`. Unpacked for every use: it lives as
     /// long as the caller keeps it.
     fn matrix(&self, kind: Kind, parameters: &[Parameter]) -> Result<Tensor> {
+        if let Some(kept) = &self.kept {
+            return Ok(kept.shallow_clone());
+        }
         let weights: Vec<_> = self.parts.iter().map(|part| &part.weight).collect();
         let biases: Vec<_> = self.parts.iter().map(|part| part.bias.as_ref()).collect();
         // The factor acts on the inner values: the matrix does not depend on dropout.
         Ok(materialise(&weights, &biases, &self.layout, &self.adapters(None, parameters), kind)?)
+    }
+
+    /// Makes the matrix once, and keeps it instead of the weights. From then on `kind` and parameters must stay.
+    pub(crate) fn keep_matrix(&mut self, kind: Kind, parameters: &[Parameter]) -> Result<()> {
+        let matrix_OC = self.matrix(kind, parameters)?;
+        let mut first = 0;
+        for part in &mut self.parts {
+            let [rows, width] = part.weight.shape();
+            // Only their shape is asked for: a view lets go of the memory.
+            part.weight = Weight::Dense(matrix_OC.f_narrow(0, first, rows)?.f_narrow(1, 0, width)?);
+            first += rows;
+        }
+        self.kept = Some(matrix_OC);
+        Ok(())
     }
 
     /// Writes the columns behind an input's own.

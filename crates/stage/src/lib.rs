@@ -29,4 +29,4 @@ pub use job::{Artifact, Job, PROTOCOL, Resources};
 pub use kind::{EXECUTION_ONLY, Form, Kind, Output, Port, Problems, Program, Reference, Stage, UserFile, Validate};
 pub use memory::{Foreseen, MemoryPart, MemoryQuery, MemoryRefusal, MemoryReport};
 pub use quantity::{MEMORY_PATTERN, Refused, parse_bytes};
-pub use worker::{WORKER_SUBCOMMAND, worker_main};
+pub use worker::{WORKER_SUBCOMMAND, die_with_parent, worker_main};

@@ -61,8 +61,9 @@ fn read_job() -> Result<Job, String> {
     Ok(job)
 }
 
-/// A worker must never outlive its scheduler: it would go on writing beside the next run's worker.
-fn die_with_parent() {
+/// Has the kernel end this process with its parent, or with the thread that started it. A worker must never outlive its
+/// scheduler: it would go on writing beside the next run's worker.
+pub fn die_with_parent() {
     let parent = rustix::process::getppid();
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     // The parent may have died before the line above took effect.

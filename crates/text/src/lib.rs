@@ -15,11 +15,13 @@ mod python;
 mod rendered;
 mod spans;
 mod special;
+mod stream;
 mod template;
 mod tokenizer;
 
 pub use error::Error;
 pub use prompter::Prompter;
 pub use rendered::{Rendered, SpecialInText};
+pub use stream::{Passed, StopStrings, TextStream};
 pub use template::{ChatTemplate, Conversation, RESERVED};
 pub use tokenizer::Tokenizer;

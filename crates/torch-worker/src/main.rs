@@ -1,8 +1,9 @@
 //! `pipe-torch`: the worker program for the kinds that need libtorch.
 //!
-//! Started by `pipe`, which itself never loads libtorch. Subcommands: `worker` runs one job, `probe` prints as JSON
-//! what this machine offers (for `pipe doctor`).
+//! Started by `pipe`, which itself never loads libtorch. Subcommands: `worker` runs one job, `chat` answers questions
+//! (for `pipe chat` and `pipe serve`), `probe` prints as JSON what this machine offers (for `pipe doctor`).
 
+mod chat;
 mod probe;
 
 use std::process::ExitCode;
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [WORKER_SUBCOMMAND] => worker_main(RUNNERS),
+        [pipe_chat::SUBCOMMAND] => chat::main(),
         ["probe"] => {
             println!("{}", probe::report());
             ExitCode::SUCCESS

@@ -3,6 +3,7 @@
 
 mod fixtures;
 mod forward;
+mod generation;
 mod gradients;
 mod invariance;
 mod nonfinite;

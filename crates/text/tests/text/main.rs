@@ -6,6 +6,7 @@ mod folders;
 mod ids;
 mod spans;
 mod special;
+mod streams;
 mod templates;
 
 use std::{fs, path::PathBuf};

@@ -16,7 +16,7 @@ const SAVEABLE_MODULES: [&str; 2] = ["embed_tokens", "lm_head"];
 const DEFAULT_EPOCHS: f64 = 3.0;
 
 /// The fields that change no byte of the artifact; they carry the mark [`pipe_stage::EXECUTION_ONLY`].
-const EXECUTION_ONLY: [&str; 8] = [
+const EXECUTION_ONLY: [&str; 9] = [
     "gradient_checkpointing",
     "memory_limit",
     "cudnn_benchmark",

@@ -17,7 +17,7 @@ pub struct Evaluate;
 impl Kind for Evaluate {
     type Config = Config;
     const KIND: &'static str = "evaluate";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Measures loss and perplexity on held-out samples, and answers prompts";
     const PROGRAM: Program = Program::PipeTorch;
     const INPUTS: &'static [Port] = &[

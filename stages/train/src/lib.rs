@@ -29,7 +29,7 @@ pub struct Train;
 impl Kind for Train {
     type Config = Config;
     const KIND: &'static str = "train";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Fine-tunes a LoRA adapter on token samples";
     const PROGRAM: Program = Program::PipeTorch;
     const INPUTS: &'static [Port] = &[

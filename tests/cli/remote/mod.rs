@@ -97,8 +97,10 @@ fn without_chance(line: &str) -> String {
         let is_number = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_digit() || c == '.');
         let unit = words.get(at + 1).map(|word| word.trim_end_matches([',', ';', ')', '.']).to_owned());
         let number = words[at].trim_start_matches('(').to_owned();
-        if is_number(&number) && unit.is_some_and(|unit| ["s", "ms", "min"].contains(&unit.as_str())) {
+        if is_number(&number) && unit.is_some_and(|unit| ["s", "ms", "µs", "min"].contains(&unit.as_str())) {
             words[at] = words[at].replace(&number, "N");
+            // A quick machine is no other result.
+            words[at + 1] = words[at + 1].replace("µs", "ms");
         }
         if words[at] == "run" && words.get(at + 1).is_some_and(|word| word.len() == 24 && word.starts_with("20")) {
             words[at + 1] = "RUN".to_owned();

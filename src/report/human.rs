@@ -262,7 +262,7 @@ impl Running {
             parts.extend(meter.remaining().map(|left| format!("{} left", format::duration(left))));
         }
         parts.extend(self.metrics());
-        parts.extend(self.sizes(|_| true));
+        parts.extend(self.sizes(|name| !name.ends_with("peak")));
         if parts.is_empty() { self.kind.clone() } else { parts.join(" · ") }
     }
 }

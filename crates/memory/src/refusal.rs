@@ -76,8 +76,8 @@ impl DoesNotFit {
     }
 }
 
-/// In units of 10^9 bytes.
-pub(crate) fn gigabytes(bytes: u64) -> String {
+/// An amount in units of 10^9 bytes: `5.87 GB`.
+pub fn gigabytes(bytes: u64) -> String {
     format!("{:.2} GB", bytes as f64 / 1e9)
 }
 

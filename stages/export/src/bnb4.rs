@@ -11,10 +11,7 @@ use pipe_hf::{
     copy_side_files, element_bytes, narrow, widen,
 };
 use pipe_merge::{Merged, Piece, Tensor};
-use pipe_nf4::{
-    BLOCK, CODE_VALUES, DYNAMIC_MAP, MAX_STATE_BYTES, NESTED_BLOCK, NestedAbsmax, NestedState, QuantState, SourceType,
-    quantize_blocks, suffix,
-};
+use pipe_nf4::{BLOCK, MAX_STATE_BYTES, PendingScales, SourceType, quantize_blocks, scale_tensors, suffix};
 use pipe_stage::Context;
 use serde_json::Value;
 
@@ -31,14 +28,8 @@ struct Bnb4Sink {
     double_quant: bool,
     folder: PathBuf,
     /// The parameters that are quantised, with the scales of their blocks.
-    scales: BTreeMap<String, Mutex<Scales>>,
+    scales: BTreeMap<String, PendingScales>,
     states: Mutex<BTreeMap<String, Vec<u8>>>,
-}
-
-#[derive(Default)]
-struct Scales {
-    absmax: Vec<f32>,
-    blocks_done: usize,
 }
 
 /// Writes the small files, and declares the weights. The settings are those that the model was quantised with; for one
@@ -67,7 +58,7 @@ pub(crate) fn begin(
             specs.push(TensorSpec::new(format!("{name}{}", part.suffix), dtype, part.shape));
         }
         late.push((format!("{name}{}", suffix::QUANT_STATE), MAX_STATE_BYTES));
-        scales.insert(name.clone(), Mutex::default());
+        scales.insert(name.clone(), PendingScales::default());
     }
     let writer = SafetensorsWriter::create_with_late(&folder.join(WEIGHTS_FILE), specs, late)?;
     copy_side_files(model, folder)?;
@@ -86,7 +77,7 @@ impl Bnb4Sink {
         parameter: &Parameter,
         piece: Piece,
         rounded: &[u8],
-        scales: &Mutex<Scales>,
+        scales: &PendingScales,
     ) -> Result<(), Error> {
         let (name, elements) = (&parameter.name, parameter.shape.iter().product::<usize>());
         let mut values = vec![0.0; piece.elements()];
@@ -95,44 +86,26 @@ impl Bnb4Sink {
         let mut absmax = vec![0.0; values.len().div_ceil(BLOCK)];
         quantize_blocks(&values, &mut packed, &mut absmax);
         self.writer.write_range(name, (piece.first() / 2) as u64, &packed)?;
-        let blocks = elements.div_ceil(BLOCK);
-        let mut scales = scales.lock().unwrap_or_else(PoisonError::into_inner);
-        scales.absmax.resize(blocks, 0.0);
-        scales.absmax[piece.first() / BLOCK..][..absmax.len()].copy_from_slice(&absmax);
-        scales.blocks_done += absmax.len();
-        if scales.blocks_done == blocks {
-            self.write_scales(parameter, &std::mem::take(&mut scales.absmax))?;
+        match scales.add(elements, piece.first() / BLOCK, &absmax) {
+            Some(absmax) => self.write_scales(parameter, &absmax),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn write_scales(&self, parameter: &Parameter, absmax: &[f32]) -> Result<(), Error> {
-        let write = |suffix: &str, bytes: &[u8]| self.writer.write(&format!("{}{suffix}", parameter.name), bytes);
-        write(suffix::QUANT_MAP, &bytes(&CODE_VALUES))?;
-        let nested = if self.double_quant {
-            let nested = NestedAbsmax::quantize(absmax);
-            write(suffix::ABSMAX, &nested.codes)?;
-            write(suffix::NESTED_ABSMAX, &bytes(&nested.absmax))?;
-            write(suffix::NESTED_QUANT_MAP, &bytes(&DYNAMIC_MAP))?;
-            Some(NestedState { block: NESTED_BLOCK, offset: nested.offset })
-        } else {
-            write(suffix::ABSMAX, &bytes(absmax))?;
-            None
-        };
         let source = match self.dtype {
             Dtype::F32 => SourceType::Float32,
             Dtype::F16 => SourceType::Float16,
             _ => SourceType::Bfloat16,
         };
-        let state = QuantState { block: BLOCK, source, shape: parameter.shape.clone(), nested };
+        let (tensors, state) = scale_tensors(absmax, source, &parameter.shape, self.double_quant);
+        for (suffix, bytes) in tensors {
+            self.writer.write(&format!("{}{suffix}", parameter.name), &bytes)?;
+        }
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         states.insert(format!("{}{}", parameter.name, suffix::QUANT_STATE), state.to_json().into_bytes());
         Ok(())
     }
-}
-
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 impl Sink for Bnb4Sink {

@@ -13,10 +13,7 @@ use pipe_hf::{
     Checkpoint, Dtype, ModelConfig, QuantizationConfig, Role, SafetensorsWriter, TensorSpec, WEIGHTS_FILE,
     copy_side_files,
 };
-use pipe_nf4::{
-    BLOCK, CODE_VALUES, DYNAMIC_MAP, MAX_STATE_BYTES, NESTED_BLOCK, NestedAbsmax, NestedState, QuantState, SourceType,
-    quantize_blocks, suffix,
-};
+use pipe_nf4::{BLOCK, MAX_STATE_BYTES, PendingScales, SourceType, quantize_blocks, scale_tensors, suffix};
 use pipe_stage::{Context, Failure};
 use rayon::prelude::*;
 use serde_json::Value;
@@ -48,16 +45,7 @@ struct Linear {
     shape: Vec<usize>,
     elements: usize,
     source: SourceType,
-    scales: Mutex<Scales>,
-}
-
-/// The scales of a tensor while its pieces are worked on.
-#[derive(Default)]
-struct Scales {
-    /// One a block; no memory before the first piece and after the last.
-    absmax: Vec<f32>,
-    /// How many blocks are done.
-    blocks_done: usize,
+    scales: PendingScales,
 }
 
 /// What a thread does at a time.
@@ -139,7 +127,7 @@ fn linear(name: &str, checkpoint: &Checkpoint) -> Result<Linear, Failure> {
         found => return Err(Error::ElementType { tensor: name.to_owned(), found }.into()),
     };
     let elements = info.elements();
-    Ok(Linear { name: name.to_owned(), shape: info.shape.clone(), elements, source, scales: Mutex::default() })
+    Ok(Linear { name: name.to_owned(), shape: info.shape.clone(), elements, source, scales: PendingScales::default() })
 }
 
 impl Linear {
@@ -239,32 +227,18 @@ impl Work<'_> {
         }
         self.writer.write_range(&linear.name, (first / 2) as u64, &packed)?;
 
-        let blocks = linear.elements.div_ceil(BLOCK);
-        let mut scales = linear.scales.lock().unwrap_or_else(PoisonError::into_inner);
-        scales.absmax.resize(blocks, 0.0);
-        scales.absmax[first / BLOCK..][..absmax.len()].copy_from_slice(&absmax);
-        scales.blocks_done += absmax.len();
-        if scales.blocks_done == blocks {
-            self.finish(linear, &std::mem::take(&mut scales.absmax))?;
+        if let Some(absmax) = linear.scales.add(linear.elements, first / BLOCK, &absmax) {
+            self.finish(linear, &absmax)?;
         }
         Ok(linear.bytes() / linear.elements as u64 * elements as u64)
     }
 
     /// Writes scales and code books of a tensor, and keeps its state.
     fn finish(&self, linear: &Linear, absmax: &[f32]) -> Result<(), Failure> {
-        let write = |suffix: &str, bytes: &[u8]| self.writer.write(&linear.part(suffix), bytes);
-        write(suffix::QUANT_MAP, &bytes(&CODE_VALUES))?;
-        let nested = if self.double_quant {
-            let nested = NestedAbsmax::quantize(absmax);
-            write(suffix::ABSMAX, &nested.codes)?;
-            write(suffix::NESTED_ABSMAX, &bytes(&nested.absmax))?;
-            write(suffix::NESTED_QUANT_MAP, &bytes(&DYNAMIC_MAP))?;
-            Some(NestedState { block: NESTED_BLOCK, offset: nested.offset })
-        } else {
-            write(suffix::ABSMAX, &bytes(absmax))?;
-            None
-        };
-        let state = QuantState { block: BLOCK, source: linear.source, shape: linear.shape.clone(), nested };
+        let (tensors, state) = scale_tensors(absmax, linear.source, &linear.shape, self.double_quant);
+        for (suffix, bytes) in tensors {
+            self.writer.write(&linear.part(suffix), &bytes)?;
+        }
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         states.insert(linear.part(suffix::QUANT_STATE), state.to_json().into_bytes());
         Ok(())
@@ -277,10 +251,6 @@ impl Work<'_> {
         self.writer.write_range(name, offset, &buffer)?;
         Ok(bytes)
     }
-}
-
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 /// Runs `work` on `threads` threads, or on as many as there are cores.

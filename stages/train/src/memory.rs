@@ -5,7 +5,7 @@ mod largest;
 
 use pipe_hf::ModelConfig;
 use pipe_memory::{
-    BaseFormat, Compute, DoesNotFit, Plan, Run, States, Trained, Workload, allocator_budget, with_reserve,
+    BaseFormat, Compute, DoesNotFit, Plan, Run, States, Trained, Workload, allocator_budget, gigabytes, with_reserve,
 };
 use pipe_stage::{MemoryPart, MemoryRefusal, MemoryReport};
 
@@ -121,9 +121,4 @@ fn choices(plan: &Plan) -> Vec<String> {
         notes.push("the embedding stays in the memory of the host".to_owned());
     }
     notes
-}
-
-/// In units of 10^9 bytes.
-fn gigabytes(bytes: u64) -> String {
-    format!("{:.2} GB", bytes as f64 / 1e9)
 }

@@ -18,8 +18,7 @@ pub(crate) fn choose(
         if let Some(limit) = &config.memory_limit {
             context.info(format!("`memory_limit: {limit}` is for GPUs; the CPU has no limit"));
         }
-        let kept_layers = if config.gradient_checkpointing { 0 } else { base.num_hidden_layers };
-        return Ok(Residency { kept_layers, inputs_on_host: false, keep_unpacked: true, embedding_on_host: false });
+        return Ok(Residency::unbounded(config.gradient_checkpointing));
     }
     let card = runtime.card();
     if card.is_none() {

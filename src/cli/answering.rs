@@ -19,6 +19,7 @@ use crate::{
     cache::{Home, Shared, Store},
     chat::{ChatError, Worker},
     config::Pipeline,
+    report,
     runs::RunRecord,
     scheduler::{Borrowed, BorrowedGpu, borrow_gpu},
 };
@@ -113,7 +114,7 @@ pub(super) struct Model {
 }
 
 impl ModelArguments {
-    /// Finds the model and has it loaded. `stop` says whether the user has had enough of waiting.
+    /// Finds the model and has it loaded. With `compare` the base will be asked, too.
     pub(super) fn start(&self, compare: bool) -> Result<Started, CliError> {
         let mut model = self.find()?;
         if compare && model.adapter.is_none() {
@@ -141,8 +142,12 @@ impl ModelArguments {
         .map_err(not_there)?;
         let loaded = match heard.recv() {
             Ok(Reply::Loaded(loaded)) => loaded,
-            Ok(Reply::Refused { message, hint, environment: false }) => return Err(CliError::usage(message, hint)),
-            Ok(Reply::Refused { message, hint, environment: true }) => {
+            Ok(Reply::Refused { message, hint, environment }) => {
+                // It may quote what somebody else's files say.
+                let message = report::printable(&message);
+                if !environment {
+                    return Err(CliError::usage(message, hint));
+                }
                 let help = hint.unwrap_or_else(|| "see what `pipe doctor` says of this machine".to_owned());
                 return Err(CliError::Lacks { message, help });
             }
@@ -154,8 +159,10 @@ impl ModelArguments {
         // All of it is in memory now: what tidies the cache up need not wait.
         model._views = None;
         if let Some(note) = &loaded.note {
-            say!("{note}");
+            say!("{}", report::printable(note));
         }
+        // Where CUDA did not start, the CPU answers.
+        let gpu = gpu.filter(|_| loaded.device == pipe_chat::Device::Cuda);
         Ok(Started { worker, loaded, model, _gpu: gpu })
     }
 
@@ -256,10 +263,7 @@ fn not_there(error: ChatError) -> CliError {
         ChatError::Program(error) => error.hint(),
         ChatError::Start { .. } => None,
     };
-    let message = match std::error::Error::source(&error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    };
+    let message = pipe_stage::chain(&error).join(": ");
     CliError::Lacks { message, help: help.unwrap_or_else(|| "see what `pipe doctor` says".to_owned()) }
 }
 

@@ -54,7 +54,7 @@ impl Externals {
                     Ok(identity) => drop(external.files.insert(file.field.clone(), identity)),
                     Err(error) => problems.push(Problem {
                         span: Some(spec.file_span(&file.field)),
-                        message: chain(&error),
+                        message: pipe_stage::chain(&error).join(": "),
                         help: None,
                     }),
                 }
@@ -86,12 +86,5 @@ impl Externals {
     #[cfg(test)]
     pub(super) fn insert(&mut self, stage: &StageName, field: &str, identity: FileIdentity) {
         self.0.entry(stage.clone()).or_default().files.insert(field.to_owned(), identity);
-    }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {}", chain(cause)),
-        None => error.to_string(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
 
-use pipe_stage::{FailureClass, Status};
+use pipe_stage::{FailureClass, Status, chain};
 
 use crate::{cache::CacheError, report};
 
@@ -94,16 +94,6 @@ fn words(status: ExitStatus) -> String {
         _ => "",
     };
     format!("was killed by signal {signal}{meaning}")
-}
-
-fn chain(error: &dyn std::error::Error) -> Vec<String> {
-    let mut chain = vec![error.to_string()];
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        chain.push(error.to_string());
-        cause = error.source();
-    }
-    chain
 }
 
 #[cfg(test)]

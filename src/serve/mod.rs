@@ -37,7 +37,7 @@ use self::error::ApiError;
 use crate::chat::Worker;
 
 /// Bodies may have so many bytes.
-pub const MOST_BODY_BYTES: usize = 4 << 20;
+const MOST_BODY_BYTES: usize = 4 << 20;
 
 /// What a server says of its model, and how much it takes on.
 #[derive(Debug, Clone)]
@@ -97,7 +97,7 @@ pub async fn serve(
     options: Options,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let is_local = listener.local_addr()?.ip().is_loopback();
+    let is_local = is_local(&listener.local_addr()?);
     let server = Arc::new(Server {
         worker: Arc::new(worker),
         places: Arc::new(Semaphore::new(options.queue.saturating_add(1).min(Semaphore::MAX_PERMITS))),

@@ -104,7 +104,7 @@ impl TokenizerFiles {
         ends.dedup();
         let generation = json!({
             "bos_token_id": id("bos"),
-            "eos_token_id": match ends.as_slice() { [one] => json!(one), more => json!(more) },
+            "eos_token_id": match ends.as_slice() { [] => Json::Null, [one] => json!(one), more => json!(more) },
             "pad_token_id": id("padding"),
         });
         let object = |value: Json| value.as_object().cloned().unwrap_or_default();

@@ -61,16 +61,6 @@ impl ShardedWriter {
         Ok(Self { shards, shard_of, total_bytes, total_values, index: dir.join(INDEX_FILE) })
     }
 
-    /// How many files there are.
-    pub fn shards(&self) -> usize {
-        self.shards.len()
-    }
-
-    /// The bytes of all tensors.
-    pub fn total_bytes(&self) -> u64 {
-        self.total_bytes
-    }
-
     /// Writes `bytes` from byte `offset` of a tensor on. Each byte must be written once.
     ///
     /// # Errors

@@ -134,7 +134,6 @@ impl Entry {
 impl Drop for HostStack {
     fn drop(&mut self) {
         // libtorch does not know of the copies, and would give their memory to others.
-        let _ = self.clear();
         if let Some(copies) = &self.copies {
             let _ = copies.wait();
         }

@@ -181,14 +181,14 @@ fn allow_shared_memory(function: Function, device: Device) -> Result<(), Error> 
         .map_err(|error| driver("cuFuncSetAttribute", &error))
 }
 
-/// Makes a device the thread's current one, and gives its number.
+/// Makes a device the thread's current one if it has none, and gives its number.
 pub(crate) fn enter_device(device: Device) -> Result<usize, Error> {
     let ordinal = ordinal(device)?;
     enter(ordinal)?;
     Ok(ordinal)
 }
 
-/// Makes the device's primary context, which libtorch uses, the thread's current one.
+/// Makes the device's primary context, which libtorch uses, the thread's current one if it has none.
 fn enter(ordinal: usize) -> Result<(), Error> {
     static CONTEXTS: Mutex<Option<HashMap<usize, usize>>> = Mutex::new(None);
     if let Ok(Some(_)) = result::ctx::get_current() {

@@ -81,7 +81,7 @@ impl Head<'_> {
         ledger.free(weight);
         // `zeros_like`, and the gradient at labelled positions.
         let gradient = [4, 4, bytes].map(|bytes| labelled(ledger, bytes));
-        // `spread`: zeros for every token, and the indices of the rows, twice.
+        // `spread`: zeros for every token.
         let spread = [4, bytes].map(|bytes| ledger.hold(Component::Stream, pass.tokens * width * bytes));
         ledger.free(gradient.into_iter().chain([normed_h, dx]).chain(normed_x));
         (spread, product)

@@ -24,7 +24,7 @@ mod update;
 mod workload;
 
 pub use ledger::{Component, Phase};
-pub use plan::{CHECKPOINTED_START, Choice, Plan, allocator_budget, reserved_budget, with_reserve};
+pub use plan::{Plan, allocator_budget, reserved_budget, with_reserve};
 pub use refusal::{DoesNotFit, Help, Setting, gigabytes};
 pub use residency::Residency;
 pub use workload::{BaseFormat, Compute, Pass, Run, States, Trained, Workload};

@@ -2,10 +2,6 @@
 
 use crate::{Component, DoesNotFit, Phase, Residency, Workload, refusal, update};
 
-/// What a layer-by-layer choice begins with where every layer is computed again (`gradient_checkpointing: true`): unpacked
-/// weights that stay until the backward pass of their layer, and the inputs of layers on the device.
-pub const CHECKPOINTED_START: Choice = Choice { keep_unpacked: true, inputs_on_host: false };
-
 /// From fastest to smallest.
 const CHOICES: [Choice; 3] = [
     Choice { keep_unpacked: true, inputs_on_host: false },
@@ -19,12 +15,10 @@ const CONTEXT_BYTES: u64 = 512 << 20;
 const PIECES: u64 = 32;
 
 /// Two of the fields of a [`Residency`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Choice {
-    /// [`Residency::keep_unpacked`]
-    pub keep_unpacked: bool,
-    /// [`Residency::inputs_on_host`]
-    pub inputs_on_host: bool,
+#[derive(Debug, Clone, Copy)]
+struct Choice {
+    keep_unpacked: bool,
+    inputs_on_host: bool,
 }
 
 /// Of a limit for a process or a card, what the allocator may give out.
@@ -100,10 +94,9 @@ impl Plan {
     /// The fastest choices that fit; else the smallest.
     pub(crate) fn fastest(workload: &Workload, budget_bytes: u64, gradient_checkpointing: bool) -> Result<Self, Self> {
         let embedding_on_host = !workload.tied() && !workload.trains_embedding();
-        let layers = workload.model.num_hidden_layers;
-        let (start, most) = if gradient_checkpointing { (CHECKPOINTED_START, 0) } else { (CHOICES[0], layers) };
+        let most = if gradient_checkpointing { 0 } else { workload.model.num_hidden_layers };
         let mut smallest: Option<Self> = None;
-        for Choice { keep_unpacked, inputs_on_host } in CHOICES.into_iter().skip_while(|choice| *choice != start) {
+        for Choice { keep_unpacked, inputs_on_host } in CHOICES {
             let keep = |kept_layers| {
                 Self::of(workload, Residency { kept_layers, inputs_on_host, keep_unpacked, embedding_on_host })
             };

@@ -54,8 +54,7 @@ fn workload(name: &str, save: bool) -> Workload {
 }
 
 /// On the device as long as it is needed, with gradient checkpointing.
-const ON_DEVICE: Residency =
-    Residency { kept_layers: 0, inputs_on_host: false, keep_unpacked: true, embedding_on_host: false };
+const ON_DEVICE: Residency = Residency::unbounded(true);
 const EMBEDDING_ON_HOST: Residency = Residency { embedding_on_host: true, ..ON_DEVICE };
 const INPUTS_ON_HOST: Residency = Residency { inputs_on_host: true, ..EMBEDDING_ON_HOST };
 const SMALLEST: Residency = Residency { keep_unpacked: false, ..INPUTS_ON_HOST };

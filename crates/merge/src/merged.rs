@@ -203,11 +203,6 @@ pub struct Tensor<'a> {
 }
 
 impl Tensor<'_> {
-    /// Whether the adapter adds something to it.
-    pub fn is_adapted(&self) -> bool {
-        self.factors.is_some()
-    }
-
     /// Whether its weights come from NF4.
     pub fn is_quantised(&self) -> bool {
         matches!(self.source, Source::Nf4 { .. })

@@ -180,7 +180,7 @@ impl Decoder {
             if number < again {
                 let (input_TD, behind) = self.pass_through(layer, stream, pass, parameters).map_err(place)?;
                 if self.lowest.is_some() {
-                    inputs.push(input_TD)?;
+                    inputs.push(input_TD).map_err(within(Where::Forward(number)))?;
                 }
                 stream = behind;
             } else {
@@ -200,7 +200,7 @@ impl Decoder {
             let activations = match kept.pop() {
                 Some(activations) => activations,
                 None => {
-                    let input = Stream::new(inputs.pop()?);
+                    let input = Stream::new(inputs.pop().map_err(within(Where::Backward(number)))?);
                     let again = layer.activations(&input, pass, parameters, self.residency.keep_unpacked);
                     again.map_err(within(Where::Backward(number)))?
                 }

@@ -56,18 +56,23 @@ impl Failure {
 
     /// The error's message and those of its causes, outermost first.
     pub fn chain(&self) -> Vec<String> {
-        let mut chain = vec![self.error.to_string()];
-        let mut cause = self.error.source();
-        while let Some(error) = cause {
-            chain.push(error.to_string());
-            cause = error.source();
-        }
-        chain
+        chain(self.error.as_ref())
     }
 
     pub(crate) fn into_status(self) -> crate::Status {
         crate::Status::Failed { class: self.class, chain: self.chain(), hint: self.hint }
     }
+}
+
+/// The message of an error and those of its causes, outermost first.
+pub fn chain(error: &dyn Error) -> Vec<String> {
+    let mut chain = vec![error.to_string()];
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        chain.push(error.to_string());
+        cause = error.source();
+    }
+    chain
 }
 
 impl<E: Error + Send + Sync + 'static> From<E> for Failure {

@@ -24,7 +24,7 @@ pub use context::Context;
 pub use declaration::{Declaration, ParsedConfig, Runner};
 pub use digest::Digest;
 pub use event::{Event, Level, Status};
-pub use failure::{FULL_DISK, Failure, FailureClass, is_full_disk};
+pub use failure::{FULL_DISK, Failure, FailureClass, chain, is_full_disk};
 pub use job::{Artifact, Job, PROTOCOL, Resources};
 pub use kind::{EXECUTION_ONLY, Form, Kind, Output, Port, Problems, Program, Reference, Stage, UserFile, Validate};
 pub use memory::{Foreseen, MemoryPart, MemoryQuery, MemoryRefusal, MemoryReport};

@@ -99,6 +99,7 @@ impl Conversation<'_> {
     fn ask(&mut self, question: &str) -> Result<bool, CliError> {
         let streams = self.voices.len() == 1;
         let mut answers: Vec<(Voice, Answered)> = Vec::new();
+        let before: Vec<usize> = self.histories.iter().map(Vec::len).collect();
         for (voice, history) in self.voices.iter().zip(&mut self.histories) {
             let asked = history.len();
             history.push(json!({ "role": "user", "content": question }));
@@ -108,8 +109,9 @@ impl Conversation<'_> {
                 Ok(answered) => answered,
                 // The user can say it in another way.
                 Err(error @ CliError::Usage { .. }) => {
-                    history.truncate(asked);
                     error.report();
+                    // Both voices forget it, or they would go on in different conversations.
+                    self.histories.iter_mut().zip(before).for_each(|(history, length)| history.truncate(length));
                     return Ok(true);
                 }
                 Err(error) => return Err(error),

@@ -134,8 +134,10 @@ fn summarise(merged: &Merged, file: &dyn Written, tensors: &[Sums]) -> Finding {
     let (mut worst, mut worst_tensor) = (0.0, "none");
     for (sums, parameter) in tensors.iter().zip(merged.parameters()) {
         all.add(*sums);
-        if sums.share() > worst {
-            (worst, worst_tensor) = (sums.share(), parameter.name.as_str());
+        // NaN is no rounding.
+        let share = if sums.share().is_nan() { f64::INFINITY } else { sums.share() };
+        if share > worst {
+            (worst, worst_tensor) = (share, parameter.name.as_str());
         }
     }
     Finding {

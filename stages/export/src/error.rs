@@ -17,14 +17,6 @@ pub enum Error {
     /// Tokenizer or template cannot be used.
     #[error(transparent)]
     Text(#[from] pipe_text::Error),
-    /// A tensor cannot be quantised.
-    #[error("`{tensor}`")]
-    Quantise {
-        /// The tensor.
-        tensor: String,
-        /// Why.
-        source: pipe_nf4::Error,
-    },
     /// A file cannot be read or written.
     #[error("cannot {action} {}", .path.display())]
     Io {

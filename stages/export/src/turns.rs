@@ -2,7 +2,8 @@
 //!
 //! Ollama renders conversations with Go's `text/template`, which can hold the text around a message and little else. So the
 //! pieces of text are read off renderings of marked messages, and the result is held against the Jinja template on
-//! conversations of many forms: what this form cannot say is an error, never a wrong template.
+//! conversations of many forms: what this form cannot say is an error; white space that the template takes off is
+//! warned about.
 
 use pipe_text::{ChatTemplate, Conversation};
 use serde_json::{Value, json};

@@ -43,6 +43,8 @@ pub(crate) fn run(config: &Config, context: &Context) -> Result<(), Failure> {
         .map(|parameter| (parameter, layout.gguf_name(&parameter.name).unwrap_or_else(|| parameter.name.clone())))
         .collect();
     check(&file, &model, &named)?;
+    // Before the weights: a tokenizer that is not supported must not cost a conversion.
+    let tokenizer = TokenizerFiles::from_gguf(&file)?;
 
     let output = context.output();
     let specs = parameters.iter().map(|one| TensorSpec::new(&one.name, dtype, one.shape.clone())).collect();
@@ -62,7 +64,7 @@ pub(crate) fn run(config: &Config, context: &Context) -> Result<(), Failure> {
 
     model.raw = model.dense_json(dtype);
     model.write(&output)?;
-    TokenizerFiles::from_gguf(&file)?.write(&output)?;
+    tokenizer.write(&output)?;
     context.figure("parameters", total);
     context.figure("tensors", parameters.len());
     let text = |key: &str| file.metadata().get(key).and_then(pipe_gguf::Value::as_str).map(Value::from);

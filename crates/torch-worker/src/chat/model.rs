@@ -36,7 +36,7 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    fn of(error: &dyn std::error::Error) -> Self {
+    fn of(error: &(dyn std::error::Error + 'static)) -> Self {
         Self { message: with_causes(error), hint: None, environment: false }
     }
 }
@@ -60,14 +60,8 @@ impl From<InferenceError> for Refusal {
 }
 
 /// An error and what is behind it, in one line.
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+pub(super) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    pipe_stage::chain(error).join(": ")
 }
 
 /// Loads a model.

@@ -112,12 +112,6 @@ fn longest(samples: &Foreseen) -> Option<u64> {
     }
 }
 
-fn with_causes(error: impl std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
+fn with_causes(error: impl std::error::Error + 'static) -> String {
+    pipe_stage::chain(&error).join(": ")
 }

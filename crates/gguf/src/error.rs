@@ -6,22 +6,6 @@ use std::{io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A file cannot be written.
-    #[error("cannot write {}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
     /// A file is no GGUF file, or a damaged one.
     #[error("{} is not a valid GGUF file: {problem}", path.display())]
     Format {
@@ -50,7 +34,7 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
-    /// A file of a Hugging Face folder is not what it should be.
+    /// A file cannot be read or written, or is not what a Hugging Face folder's should be.
     #[error(transparent)]
     Folder(#[from] pipe_hf::Error),
     /// A tokenizer cannot be said in GGUF.
@@ -65,12 +49,12 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn read(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Read { path, source }
+        let error = pipe_hf::Error::read(path);
+        move |source| Self::Folder(error(source))
     }
 
     pub(crate) fn write(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Write { path, source }
+        let error = pipe_hf::Error::write(path);
+        move |source| Self::Folder(error(source))
     }
 }

@@ -57,6 +57,11 @@ pub fn widen(dtype: Dtype, bytes: &[u8], values: &mut [f32]) -> Option<()> {
     Some(())
 }
 
+/// The first value that would round to infinity in float16. NaN is none.
+pub fn beyond_float16(values: &[f32]) -> Option<f32> {
+    values.iter().copied().find(|value| value.abs() >= 65520.0)
+}
+
 /// Rounds float32 elements to bf16, fp16 or fp32 (to nearest, ties to even), little-endian. `None` for other types.
 pub fn narrow(dtype: Dtype, values: &[f32]) -> Option<Vec<u8>> {
     match dtype {

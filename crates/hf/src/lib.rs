@@ -23,7 +23,7 @@ mod writer;
 pub use adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, AdapterConfig, AdapterTensor};
 pub use checkpoint::{Checkpoint, INDEX_FILE, TensorInfo, WEIGHTS_FILE};
 pub use config::{Architecture, CONFIG_FILE, ModelConfig};
-pub use dtype::{dtype_from_torch_name, element_bytes, narrow, torch_name, widen};
+pub use dtype::{beyond_float16, dtype_from_torch_name, element_bytes, narrow, torch_name, widen};
 pub use error::Error;
 pub use fields::{read_object, write_object};
 pub use files::{copy_side_files, copy_tokenizer_files};

@@ -97,6 +97,11 @@ impl PackedBatch {
         Ok(())
     }
 
+    /// The place in the update of the sample that each token is of.
+    pub(crate) fn places(&self) -> Vec<i32> {
+        self.spans.iter().flat_map(|span| std::iter::repeat_n(span.place as i32, span.length)).collect()
+    }
+
     /// How many tokens the pass has.
     pub fn tokens(&self) -> usize {
         self.ids.len()

@@ -66,25 +66,20 @@ pub(crate) struct Pass {
 
 impl Decoder {
     /// Uploads a batch.
-    pub(crate) fn pass(&self, batch: &PackedBatch, dropout: Option<PassDropout>) -> Result<Pass> {
+    pub(crate) fn pass(&self, batch: &PackedBatch) -> Result<Pass> {
         let lengths: Vec<usize> = batch.spans.iter().map(|span| span.length).collect();
-        self.pass_of_tokens((&batch.ids, &batch.positions), &lengths, dropout)
+        self.pass_of_tokens((&batch.ids, &batch.positions), &lengths)
     }
 
     /// Tokens at positions of their own.
-    pub(crate) fn pass_of_tokens(
-        &self,
-        (ids, positions): (&[i64], &[i64]),
-        lengths: &[usize],
-        dropout: Option<PassDropout>,
-    ) -> Result<Pass> {
+    pub(crate) fn pass_of_tokens(&self, (ids, positions): (&[i64], &[i64]), lengths: &[usize]) -> Result<Pass> {
         let Shape { head_dim, precision, device } = self.shape;
         let behind_last = positions.iter().max().map_or(0, |last| usize::try_from(*last).unwrap_or(0) + 1);
         let positions: Vec<i32> = positions.iter().map(|position| *position as i32).collect();
         Ok(Pass {
             rope: self.rope.rotations(behind_last)?,
             attention: Attention::new(precision, head_dim, lengths, device)?,
-            dropout,
+            dropout: None,
             adapters: true,
             ids: upload(ids, device)?,
             host_ids: self.embedding.on_host().then(|| Tensor::f_from_slice(ids)).transpose()?,

@@ -1,13 +1,12 @@
 //! Dropout of the adapters' inputs: masks are never stored, the kernels draw them from counters wherever they need them.
 
+#![expect(non_snake_case, reason = "shape suffixes")]
+
 use pipe_kernels::{
     ops,
     philox::{philox, split},
-    upload,
 };
-use tch::Device;
-
-use crate::{batch::PackedBatch, error::Result};
+use tch::Tensor;
 
 /// The dropout of a run.
 #[derive(Debug, Clone, Copy)]
@@ -26,22 +25,20 @@ pub(crate) struct PassDropout {
 }
 
 impl Dropout {
-    /// That of `batch`, which is all or a part of `update`; `None` if nothing is dropped.
-    pub(crate) fn pass(&self, update: u64, batch: &PackedBatch, device: Device) -> Result<Option<PassDropout>> {
+    /// That of a pass, all or a part of `update`, whose tokens are at these places and positions; `None` if nothing is
+    /// dropped.
+    pub(crate) fn pass(&self, update: u64, [places_T, positions_T]: [&Tensor; 2]) -> Option<PassDropout> {
         if self.probability <= 0.0 {
-            return Ok(None);
+            return None;
         }
-        let places = batch.spans.iter().flat_map(|span| std::iter::repeat_n(span.place as i32, span.length));
-        let places: Vec<i32> = places.collect();
-        let positions: Vec<i32> = batch.positions.iter().map(|position| *position as i32).collect();
         let masks = ops::Dropout {
             key: key(self.seed, update),
             // Exact up to 2^32, and so for every probability below 1.
             threshold: (self.probability * 4_294_967_296.0).round() as u32,
-            places_T: upload(&places, device)?,
-            positions_T: upload(&positions, device)?,
+            places_T: places_T.shallow_clone(),
+            positions_T: positions_T.shallow_clone(),
         };
-        Ok(Some(PassDropout { masks, scale: 1.0 / (1.0 - self.probability) }))
+        Some(PassDropout { masks, scale: 1.0 / (1.0 - self.probability) })
     }
 }
 

@@ -1,9 +1,10 @@
 //! A model with what is trained of it.
+#![expect(non_snake_case, reason = "shape suffixes: T tokens")]
 
 use std::path::Path;
 
 use pipe_hf::{AdapterTensor, ModelConfig};
-use pipe_kernels::{Preparation, Readback};
+use pipe_kernels::{Preparation, Readback, upload};
 use tch::{Device, Tensor};
 
 use crate::{
@@ -214,7 +215,7 @@ impl Model {
         let Some(targets) = Targets::new(batch, self.decoder.shape.device)? else {
             return PendingLoss::none(batch).read();
         };
-        let pass = self.decoder.pass(batch, None)?;
+        let pass = self.decoder.pass(batch)?;
         let h = self.decoder.forward(&pass, self.parameters.list())?;
         let losses = self.decoder.head.loss(&h, &targets, self.parameters.list());
         PendingLoss::new(&losses.map_err(|error| error.at(Place::Head))?, batch)?.read()
@@ -228,7 +229,7 @@ impl Model {
     pub fn logits(&self, batch: &PackedBatch) -> std::result::Result<Tensor, Error> {
         let _guard = tch::no_grad_guard();
         batch.check_vocabulary(self.config.vocab_size)?;
-        let pass = self.decoder.pass(batch, None)?;
+        let pass = self.decoder.pass(batch)?;
         self.decoder.head.logits(&self.decoder.forward(&pass, self.parameters.list())?, self.parameters.list())
     }
 
@@ -247,9 +248,12 @@ impl Model {
         }
         let device = self.decoder.shape.device;
         let Some(targets) = Targets::new(batch, device)? else { return Ok(PendingLoss::none(batch)) };
-        let pass = self.decoder.pass(batch, self.dropout.pass(update, batch, device)?)?;
+        let mut pass = self.decoder.pass(batch)?;
+        let places_T = upload(&batch.places(), device)?;
+        let tokens = [&places_T, &pass.positions];
         let width = self.config.hidden_size;
-        let noise = self.neftune.map(|neftune| neftune.pass(update, batch, width, device)).transpose()?;
+        let noise = self.neftune.map(|neftune| neftune.pass(update, batch, width, tokens)).transpose()?;
+        pass.dropout = self.dropout.pass(update, tokens);
         let losses = self.decoder.forward_backward(
             &pass,
             (batch, noise),

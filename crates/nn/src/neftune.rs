@@ -6,8 +6,10 @@
 //! # Source
 //! Jain et al., arXiv:2310.05914; `neftune_noise_alpha` of Transformers.
 
+#![expect(non_snake_case, reason = "shape suffixes")]
+
 use pipe_kernels::{ops::Noise, upload};
-use tch::Device;
+use tch::Tensor;
 
 use crate::{batch::PackedBatch, dropout::key, error::Result};
 
@@ -20,20 +22,23 @@ pub(crate) struct Neftune {
 }
 
 impl Neftune {
-    /// The noise of `batch`, which is all or a part of `update`.
-    pub(crate) fn pass(&self, update: u64, batch: &PackedBatch, width: usize, device: Device) -> Result<Noise> {
-        let spans = || batch.spans.iter();
-        let places: Vec<i32> = spans().flat_map(|span| std::iter::repeat_n(span.place as i32, span.length)).collect();
-        let positions: Vec<i32> = batch.positions.iter().map(|position| *position as i32).collect();
-        let bounds = spans().flat_map(|span| {
+    /// The noise of `batch`, all or a part of `update`, whose tokens are at these places and positions.
+    pub(crate) fn pass(
+        &self,
+        update: u64,
+        batch: &PackedBatch,
+        width: usize,
+        [places_T, positions_T]: [&Tensor; 2],
+    ) -> Result<Noise> {
+        let bounds = batch.spans.iter().flat_map(|span| {
             let bound = (self.alpha / ((span.length * width) as f64).sqrt()) as f32;
             std::iter::repeat_n(bound, span.length)
         });
         Ok(Noise {
             key: key(self.seed, update),
-            places_T: upload(&places, device)?,
-            positions_T: upload(&positions, device)?,
-            bounds_T: upload(&bounds.collect::<Vec<f32>>(), device)?,
+            places_T: places_T.shallow_clone(),
+            positions_T: positions_T.shallow_clone(),
+            bounds_T: upload(&bounds.collect::<Vec<f32>>(), places_T.device())?,
         })
     }
 }
@@ -42,7 +47,7 @@ impl Neftune {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use pipe_kernels::ops::add_noise;
-    use tch::{Kind, Tensor};
+    use tch::{Device, Kind, Tensor};
 
     use super::*;
     use crate::Sample;
@@ -62,7 +67,9 @@ mod tests {
     fn noise(neftune: Neftune, update: u64, samples: &[(u32, usize)], width: usize) -> Tensor {
         let batch = batch(samples);
         let h = Tensor::zeros([batch.tokens() as i64, width as i64], (Kind::Float, Device::Cpu));
-        add_noise(&h, &neftune.pass(update, &batch, width, Device::Cpu).unwrap()).unwrap();
+        let positions: Vec<i32> = batch.positions.iter().map(|position| *position as i32).collect();
+        let tokens = [Tensor::from_slice(&batch.places()), Tensor::from_slice(&positions)];
+        add_noise(&h, &neftune.pass(update, &batch, width, [&tokens[0], &tokens[1]]).unwrap()).unwrap();
         h
     }
 

@@ -40,7 +40,7 @@ pub struct Runtime {
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     /// The machine has no NVIDIA driver.
-    #[error("the stage asks for a GPU, and this machine has no NVIDIA driver ({message})")]
+    #[error("a GPU is asked for, and this machine has no NVIDIA driver ({message})")]
     NoDriver {
         /// The dynamic linker's words.
         message: String,

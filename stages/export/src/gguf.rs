@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use pipe_gguf::{
     GgufReader, GgufTensor, GgufWriter, Layout, TensorType, TokenizerFiles, model_metadata, vocabulary_metadata,
 };
-use pipe_hf::{ModelConfig, Parameter, Role};
+use pipe_hf::{ModelConfig, Parameter, Role, beyond_float16};
 use pipe_merge::{Merged, Piece};
 use pipe_stage::Context;
 
@@ -106,9 +106,9 @@ impl Sink for GgufSink {
     fn put(&self, parameter: &Parameter, piece: Piece, values: &[f32]) -> Result<(), Error> {
         let (name, tensor_type) = (self.plan.name(parameter), self.plan.tensor_type(parameter));
         if tensor_type == TensorType::F16
-            && let Some(value) = values.iter().find(|value| value.abs() >= 65520.0)
+            && let Some(value) = beyond_float16(values)
         {
-            return Err(Error::TooLarge { tensor: parameter.name.clone(), value: *value });
+            return Err(Error::TooLarge { tensor: parameter.name.clone(), value });
         }
         let row_bytes = tensor_type.bytes(piece.columns).unwrap_or(0);
         let put = |row: usize, values: &[f32]| {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use pipe_gguf::{GgufReader, GgufTensor, GgufWriter, Layout, TensorType, adapter_metadata};
-use pipe_hf::{Parameter, Role};
+use pipe_hf::{Parameter, Role, beyond_float16};
 use pipe_merge::{Merged, Pair};
 
 use crate::{
@@ -55,9 +55,9 @@ pub(crate) fn write(
         let (a, b) = names(parameter);
         for (name, values) in [(a, pair.a), (b, pair.b)] {
             if tensor_type == TensorType::F16
-                && let Some(value) = values.iter().find(|value| value.abs() >= 65520.0)
+                && let Some(value) = beyond_float16(&values)
             {
-                return Err(Error::TooLarge { tensor: name, value: *value });
+                return Err(Error::TooLarge { tensor: name, value });
             }
             let bytes = tensor_type.encode(&values).unwrap_or_default();
             writer.write_range(&name, 0, &bytes)?;

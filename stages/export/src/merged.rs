@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use pipe_hf::{
-    Checkpoint, Dtype, ModelConfig, Parameter, ShardedWriter, TensorSpec, copy_side_files, element_bytes, narrow, widen,
+    Checkpoint, Dtype, ModelConfig, Parameter, ShardedWriter, TensorSpec, beyond_float16, copy_side_files,
+    element_bytes, narrow, widen,
 };
 use pipe_merge::{Merged, Piece};
 use pipe_stage::Context;
@@ -43,9 +44,9 @@ pub(crate) fn begin(
 /// Rounds to a type of plain weights.
 pub(crate) fn round(dtype: Dtype, parameter: &Parameter, values: &[f32]) -> Result<Vec<u8>, Error> {
     if dtype == Dtype::F16
-        && let Some(value) = values.iter().find(|value| value.abs() >= 65520.0)
+        && let Some(value) = beyond_float16(values)
     {
-        return Err(Error::TooLarge { tensor: parameter.name.clone(), value: *value });
+        return Err(Error::TooLarge { tensor: parameter.name.clone(), value });
     }
     Ok(narrow(dtype, values).unwrap_or_default())
 }

@@ -7,7 +7,9 @@ use std::{
 };
 
 use pipe_gguf::{GgufReader, Layout, TokenizerFiles};
-use pipe_hf::{ModelConfig, Parameter, SafetensorsWriter, TensorSpec, WEIGHTS_FILE, element_bytes, narrow};
+use pipe_hf::{
+    ModelConfig, Parameter, SafetensorsWriter, TensorSpec, WEIGHTS_FILE, beyond_float16, element_bytes, narrow,
+};
 use pipe_merge::{Piece, piece_rows};
 use pipe_stage::{Context, Failure};
 use rayon::prelude::*;
@@ -142,9 +144,9 @@ impl Work<'_> {
             }
         }
         if self.dtype == pipe_hf::Dtype::F16
-            && let Some(value) = values.iter().find(|value| value.abs() >= 65520.0)
+            && let Some(value) = beyond_float16(&values)
         {
-            let error = Error::TooLarge { path: self.file.path().to_owned(), name: name.to_owned(), value: *value };
+            let error = Error::TooLarge { path: self.file.path().to_owned(), name: name.to_owned(), value };
             return Err(Failure::from(error).hint("set `dtype: bf16` or fp32"));
         }
         let bytes = narrow(self.dtype, &values).unwrap_or_default();

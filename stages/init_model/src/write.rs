@@ -2,15 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use half::{bf16, f16};
 use pipe_hf::{
     ModelConfig, Parameter, Role, SafetensorsWriter, TensorSpec, WEIGHTS_FILE, copy_tokenizer_files, element_bytes,
+    narrow,
 };
 use pipe_stage::{Context, Failure};
 use rayon::prelude::*;
 
 use crate::{
-    Config, Normal, WeightType,
+    Config, Normal,
     shape::{model_config, resolve},
     tokenizer::Tokens,
 };
@@ -106,7 +106,11 @@ impl Work<'_> {
         };
         let dtype = self.config.dtype;
         let width = element_bytes(dtype.dtype()).unwrap_or(1);
-        self.writer.write_range(&parameter.name, (first * width) as u64, &encode(&values, dtype))?;
+        self.writer.write_range(
+            &parameter.name,
+            (first * width) as u64,
+            &narrow(dtype.dtype(), &values).unwrap_or_default(),
+        )?;
         let done = self.done.fetch_add(elements as u64, Ordering::Relaxed) + elements as u64;
         self.context.progress("parameters", done, Some(self.total));
         Ok(())
@@ -127,14 +131,5 @@ impl Work<'_> {
             if padding.contains(&index) { 0.0 } else { (stream.get(index as u64) * deviation) as f32 }
         };
         (first..first + elements).map(value).collect()
-    }
-}
-
-/// Rounds to nearest even.
-fn encode(values: &[f32], dtype: WeightType) -> Vec<u8> {
-    match dtype {
-        WeightType::Float32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-        WeightType::Bfloat16 => values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
-        WeightType::Float16 => values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
     }
 }

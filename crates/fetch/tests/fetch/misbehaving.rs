@@ -156,7 +156,8 @@ fn a_body_that_is_longer_or_shorter_than_said_is_refused() {
 
 #[test]
 fn a_file_that_changes_under_way_is_begun_anew() {
-    let hub = hub(|asked| (asked.number > 2 && asked.number < 5).then_some(Fault::Etag("\"other\"")));
+    // One request: of two, a busy machine may see the second only after it began anew.
+    let hub = hub(|asked| (asked.number == 3).then_some(Fault::Etag("\"other\"")));
     let desk = Desk::new(&hub.address);
     let source = format!("{}/web/model.safetensors", hub.address);
     let digest = Digest::sha256(&sha256(&model()));

@@ -35,7 +35,7 @@ impl<'a> Reader<'a> {
         let _guard = tch::no_grad_guard();
         let ids: Vec<i64> = tokens.iter().map(|id| i64::from(*id)).collect();
         let positions: Vec<i64> = (position..position + ids.len()).map(|position| position as i64).collect();
-        let mut pass = self.decoder.pass_of_tokens((&ids, &positions), &[ids.len()], None)?;
+        let mut pass = self.decoder.pass_of_tokens((&ids, &positions), &[ids.len()])?;
         pass.adapters = self.adapters;
         let embedded = self.embedding.rows(&pass, self.decoder.shape.precision.master(), self.parameters)?;
         let mut stream = Stream::new(embedded);
